@@ -13,50 +13,10 @@ from dataclasses import dataclass, field
 from .assignment import PLACES, Shares, Side
 from .entered import EnteredUnits
 from .sums import RatioSums, sum_units
+from .units import MAX_REFERENCES, Counts, Event, OpenUnit, Place
 
 GRACE_MINUTES = 1
 """Minutes by which records may be out of order."""
-MAX_REFERENCES = 10_000
-"""Ids of one unit's answers that later events may refer to."""
-
-Events = Mapping[str, tuple[float, float]]
-"""By measure's key: a number of events out of a number of chances."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a record was read, and the minute of its timestamp."""
-
-    log: str
-    offset: int
-    minute: int
-
-
-@dataclass(slots=True)
-class _Unit:
-    first_minute: int
-    minutes_of: dict[Side, int] = field(default_factory=dict)
-    """The first minute of an answer by each side."""
-    buckets: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
-    references: list[str] = field(default_factory=list)
-    first_offsets: dict[str, int] = field(default_factory=dict)
-
-    def add(self, place: Place, events: Events) -> None:
-        self.first_offsets[place.log] = min(place.offset, self.first_offsets.get(place.log, place.offset))
-        bucket = self.buckets.setdefault(place.minute, {})
-        for key, (value, weight) in events.items():
-            before = bucket.get(key, (0.0, 0.0))
-            bucket[key] = before[0] + value, before[1] + weight
-
-    def total(self, minutes: int) -> dict[str, tuple[float, float]]:
-        """Return what happened in so many minutes from the first one."""
-        totals: dict[str, tuple[float, float]] = {}
-        for minute in sorted(self.buckets):
-            if self.first_minute <= minute < self.first_minute + minutes:
-                for key, (value, weight) in self.buckets[minute].items():
-                    before = totals.get(key, (0.0, 0.0))
-                    totals[key] = before[0] + value, before[1] + weight
-        return totals
 
 
 @dataclass(slots=True)
@@ -70,16 +30,19 @@ class Tally:
     variance: float = 0.0
     moved: int = 0
     """Units that changed sides; they are in no sum."""
-    unexposed: int = 0
-    """Events that refer to no open unit: of another version, too late, or of no answer."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Records that are in no sum, by reason."""
     minute: int = -1
     """Up to here units have entered."""
-    counted_to: dict[str, int] = field(default_factory=dict)
-    """By log, the offset up to which events that refer to nothing are counted."""
     sampled: float = 1.0
     """Part of the units that is counted."""
 
-    def enter(self, side: Side, share: float, totals: Events) -> None:
+    @property
+    def unexposed(self) -> int:
+        """Events that refer to no open unit: of another version, too late, or of no answer."""
+        return self.skipped["unexposed"]
+
+    def enter(self, side: Side, share: float, totals: Counts) -> None:
         self.units[side] += 1
         self.expected += share
         self.variance += share * (1.0 - share)
@@ -98,24 +61,33 @@ class Ledger:
         max_units: int,
         tally: Tally | None = None,
         entered: EnteredUnits | None = None,
+        positions: Mapping[str, int] | None = None,
     ) -> None:
+        """`tally` and `entered` are what was kept when the logs had been read up to `positions`, from which on none is."""
         self.shares = shares
         self.tally = tally or Tally()
         self.entered = entered or EnteredUnits()
-        self._counted_before = dict(self.tally.counted_to)
+        self._known_until, self._known_minute = dict(positions or {}), self.tally.minute
         self._minutes = attribution_minutes
         self._max_units = max_units
-        self._open: dict[int, _Unit] = {}
+        self._open: dict[int, OpenUnit] = {}
         self._unit_of: dict[str, int] = {}
         self._closing: list[tuple[int, int]] = []
-        self._early: dict[str, list[tuple[Place, Events]]] = {}
+        self._early: dict[str, list[tuple[Place, Event]]] = {}
         self._early_order: list[tuple[int, str]] = []
 
     @property
     def open_units(self) -> int:
         return len(self._open)
 
-    def count_answer(self, place: Place, unit: int, side: Side, references: Iterable[str], events: Events) -> None:
+    @property
+    def next_close(self) -> int | None:
+        """The first minute at which `close_until` lets a unit enter; None while none is open."""
+        while self._closing and not self._is_due(*self._closing[0]):
+            heapq.heappop(self._closing)
+        return self._closing[0][0] + GRACE_MINUTES if self._closing else None
+
+    def count_answer(self, place: Place, unit: int, side: Side, references: Iterable[str], events: Counts) -> None:
         """Count an answer to a unit; a repeated one, whose references are known, counts once.
 
         `unit` is that of `hash_unit`; `references` are ids by which later events name the answer, the first its own.
@@ -128,7 +100,7 @@ class Ledger:
             return
         opened = self._open.get(unit)
         if opened is None or place.minute < opened.first_minute:
-            opened = opened or self._open.setdefault(unit, _Unit(place.minute))
+            opened = opened or self._open.setdefault(unit, OpenUnit(place.minute))
             opened.first_minute = place.minute
             heapq.heappush(self._closing, (place.minute + self._minutes, unit))
         opened.minutes_of[side] = min(place.minute, opened.minutes_of.get(side, place.minute))
@@ -137,17 +109,16 @@ class Ledger:
             opened.references.append(reference)
             self._unit_of[reference] = unit
             for early_place, early in self._early.pop(reference, ()):
-                opened.add(early_place, early)
+                self._add_event(opened, early_place, reference, early)
         self._sample_fewer()
 
-    def count_event(self, place: Place, reference: str, events: Events) -> None:
+    def count_event(self, place: Place, reference: str, event: Event) -> None:
         """Count an event that refers to an answer: it waits for an answer that is read later."""
         unit = self._unit_of.get(reference)
         if unit is not None:
-            self._open[unit].add(place, events)
+            self._add_event(self._open[unit], place, reference, event)
         elif len(self._early_order) < self._max_units:
-            self._early.setdefault(reference, []).append((place, events))
-            heapq.heappush(self._early_order, (place.minute, reference))
+            self._let_wait(place, reference, event)
         else:
             self._count_unexposed(place)
 
@@ -156,12 +127,10 @@ class Ledger:
         over = minute - GRACE_MINUTES
         while self._closing and self._closing[0][0] <= over:
             end, unit = heapq.heappop(self._closing)
-            opened = self._open.get(unit)
-            if opened is not None and opened.first_minute + self._minutes == end:
+            if self._is_due(end, unit):
                 self._enter(unit)
         while self._early_order and self._early_order[0][0] < over:
-            for place, _ in self._early.pop(heapq.heappop(self._early_order)[1], ()):
-                self._count_unexposed(place)
+            self._expire(*heapq.heappop(self._early_order))
         self.tally.minute = max(self.tally.minute, over)
 
     def find_safe_offsets(self, positions: Mapping[str, int]) -> dict[str, int]:
@@ -173,12 +142,36 @@ class Ledger:
             safe[log] = min(offset, safe.get(log, offset))
         return safe
 
-    def _unit_of_answer(self, reference: str) -> _Unit:
+    def _is_due(self, end: int, unit: int) -> bool:
+        """Return whether the unit is over at `end`; a place in the queue is out of date once an earlier record was read."""
+        opened = self._open.get(unit)
+        return opened is not None and opened.first_minute + self._minutes == end
+
+    def _add_event(self, opened: OpenUnit, place: Place, reference: str, event: Event) -> None:
+        opened.add(place, event)
+        opened.events.append((reference, place))
+
+    def _expire(self, minute: int, reference: str) -> None:
+        """Count the events of this minute that no answer came for."""
+        waiting = self._early.pop(reference, [])
+        for place, _ in waiting:
+            if place.minute == minute:
+                self._count_unexposed(place)
+        if later := [pair for pair in waiting if pair[0].minute > minute]:
+            self._early[reference] = later
+
+    def _let_wait(self, place: Place, reference: str, event: Event) -> None:
+        self._early.setdefault(reference, []).append((place, event))
+        heapq.heappush(self._early_order, (place.minute, reference))
+
+    def _unit_of_answer(self, reference: str) -> OpenUnit:
         return self._open[self._unit_of[reference]]
 
     def _enter(self, unit: int) -> None:
         opened = self._drop(unit)
         self.entered.add(unit)
+        for reference, place in opened.find_outside(self._minutes):
+            self._let_wait(place, reference, {})  # counted once its minute is over, as if it was read after the unit
         end = opened.first_minute + self._minutes
         side, *others = [side for side, minute in opened.minutes_of.items() if minute < end]
         if others or self.shares.is_moved(unit / PLACES, end):
@@ -186,16 +179,16 @@ class Ledger:
             return
         self.tally.enter(side, self.shares.expected_until(end), opened.total(self._minutes))
 
-    def _drop(self, unit: int) -> _Unit:
+    def _drop(self, unit: int) -> OpenUnit:
         opened = self._open.pop(unit)
         for reference in opened.references:
             self._unit_of.pop(reference, None)
         return opened
 
     def _count_unexposed(self, place: Place) -> None:
-        if place.offset >= self._counted_before.get(place.log, 0):
-            self.tally.unexposed += 1
-            self.tally.counted_to[place.log] = max(place.offset + 1, self.tally.counted_to.get(place.log, 0))
+        """Count an event that refers to nothing, but not again one that was read and over before the restart."""
+        if place.offset >= self._known_until.get(place.log, 0) or place.minute >= self._known_minute:
+            self.tally.skipped["unexposed"] += 1
 
     def _is_sampled(self, unit: int) -> bool:
         return self.tally.sampled == 1.0 or (unit * 0x9E3779B97F4A7C15 % 2**64) / 2**64 < self.tally.sampled

@@ -37,11 +37,16 @@ def find_unit(unit: Unit, key: bytes | None, request_id: str, metadata: Mapping[
 
 def count_result(result: Result) -> Counts:
     """Return what an answer says of a version: that it is one, and which of its classifications were withheld and why."""
+    outputs = result.outputs.items()
+    return count_answer({task: output.reason for task, output in outputs if isinstance(output, ClassificationOutput)})
+
+
+def count_answer(reasons: Mapping[str, str | None]) -> Counts:
+    """Return the same; `reasons` says by classification task why there is no label, None where there is one."""
     counts: Counts = {"errors": (0.0, 1.0)}
-    for task, output in result.outputs.items():
-        if isinstance(output, ClassificationOutput):
-            _add(counts, "withheld", task, output.reason == "below_threshold")
-            _add(counts, "out_of_scope", task, output.reason == "out_of_scope")
+    for task, reason in reasons.items():
+        _add(counts, "withheld", task, reason == "below_threshold")
+        _add(counts, "out_of_scope", task, reason == "out_of_scope")
     return counts
 
 

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 
 from murmura.runtime.experiments.assignment import PLACES, Shares, choose_side, hash_unit
 from murmura.runtime.experiments.entered import CHUNK, EnteredUnits
-from murmura.runtime.experiments.ledger import GRACE_MINUTES, MAX_REFERENCES, Ledger, Place, Tally
+from murmura.runtime.experiments.ledger import GRACE_MINUTES, Ledger, Tally
+from murmura.runtime.experiments.observations import OTHER_AGREEMENT
+from murmura.runtime.experiments.units import MAX_REFERENCES, Place
+from murmura.schemas.feedback import Feedback
 
 HOUR = 60
 
@@ -40,7 +44,7 @@ def _tell(ledger: Ledger, record: _Record) -> None:
 
 def _summed(ledger: Ledger) -> object:
     tally = ledger.tally
-    return tally.sums, tally.units, tally.moved, round(tally.expected, 9), ledger.entered.tail
+    return tally.sums, tally.units, tally.moved, tally.skipped, round(tally.expected, 9), ledger.entered.tail
 
 
 def _make_records(seed: int) -> list[_Record]:
@@ -102,11 +106,13 @@ def test_any_order_and_any_kill_give_the_same_sums(seed: int) -> None:
     )
 
     ledger, positions = _ledger(shares=shares), dict[str, int]()
+    read_until: dict[str, int] = {}
     order = _interleave(records, draw)
     for _ in range(3):  # killed three times
         _read(ledger, order[: draw.randrange(len(order))], records, positions)
         kept, safe = copy.deepcopy((ledger.tally, ledger.entered)), ledger.find_safe_offsets(positions)
-        ledger, positions = _ledger(*kept, shares=shares), dict(safe)
+        read_until = {log: max(offset, read_until.get(log, 0)) for log, offset in positions.items()}
+        ledger, positions = _ledger(*kept, shares=shares, positions=read_until), dict(safe)
         order = _interleave([r for r in records if r.place.offset >= safe.get(r.place.log, 0)], draw)
     _read(ledger, order, records, positions)
     assert sorted(ledger.entered.tail) == sorted(expected.entered.tail)
@@ -152,6 +158,34 @@ def test_events_find_their_answer_by_any_id_before_or_after_it() -> None:
     ledger.close_until(2000)
     assert ledger.tally.unexposed == 2
     assert ledger.tally.sums["agreement"]["control"].weight == 2
+
+
+def _feedback(number: str, second: int, verdict: str, value: str | None = None, by: str = "anna") -> Feedback:
+    at = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+    return Feedback(
+        id=number, prediction_id="0" * 32, agent="a", task="intent", verdict=verdict, value=value, by=by, at=at
+    )
+
+
+def test_of_verdicts_the_latest_of_each_person_counts_once_and_none_that_was_taken_back() -> None:
+    ledger = _ledger()
+    ledger.count_answer(_place(0), 7, "control", ["p"], {})
+    events = [
+        _feedback("2", 2, "confirmed"),
+        _feedback("1", 1, "correction", "refund"),
+        _feedback("2", 2, "confirmed"),
+        _feedback("3", 3, "correction", "refund"),
+        _feedback("5", 5, "withdrawn", "3"),
+        _feedback("4", 4, "correction", "refund", by="ben"),
+        ("0" * 32, "intent"),
+        ("0" * 32, "intent"),
+    ]
+    for offset, event in enumerate(events):
+        ledger.count_event(_place(1, offset, "feedback"), "p", event)
+    ledger.close_until(1000)
+    sums = ledger.tally.sums["agreement"]["control"]
+    assert (sums.value, sums.weight) == (1, 2)
+    assert OTHER_AGREEMENT not in ledger.tally.sums
 
 
 def test_a_unit_on_both_sides_is_in_no_sum() -> None:
