@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from .compatibility import incompatibilities
 from .deadletter import DeadLetter
 from .dialogue import ConversationState, HandOver, Reply, Turn
+from .experiment_state import EnteredChunk, ExperimentState
 from .feedback import Feedback
 from .manifest import ModelManifest
 from .release import ReleaseState
@@ -42,6 +43,8 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "reply.v1": Reply,
     "conversation_state.v1": ConversationState,
     "hand_over.v1": HandOver,
+    "experiment_state.v1": ExperimentState,
+    "entered_chunk.v1": EnteredChunk,
 }
 
 

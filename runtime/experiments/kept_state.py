@@ -1,0 +1,152 @@
+"""Turns a running experiment into the records that are kept of it, and back. Pure."""
+
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from itertools import chain
+from typing import Any, Final
+
+from ...schemas.experiment_state import STATE_PART, UNIT_BYTES, EnteredChunk, ExperimentState
+from .entered import CHUNK, EnteredUnits
+from .ledger import Tally
+from .pass_ratios import PassRatios
+from .run import ExperimentRun, Kept
+from .sums import RatioSums
+
+_SEPARATOR: Final = "#"
+
+
+def state_key(experiment: str) -> str:
+    """Return the key of an experiment's state."""
+    return f"{experiment}{_SEPARATOR}{STATE_PART}"
+
+
+def chunk_key(experiment: str, number: int) -> str:
+    """Return the key of a full chunk of entered units."""
+    return f"{experiment}{_SEPARATOR}{number}"
+
+
+def split_key(key: str) -> tuple[str, int | None]:
+    """Return the experiment of a key, and the number of its chunk, None for a state; ValueError for another key."""
+    experiment, _, part = key.rpartition(_SEPARATOR)
+    if not experiment or not (part == STATE_PART or (part.isascii() and part.isdigit())):
+        raise ValueError(f"expected ID{_SEPARATOR}{STATE_PART} or ID{_SEPARATOR}NUMBER as the key, found {key!r}")
+    return experiment, None if part == STATE_PART else int(part)
+
+
+def write_state(run: ExperimentRun) -> ExperimentState:
+    """Return the state of an experiment. It belongs to the chunks of units that have entered so far."""
+    tally, ratios, entered = run.ledger.tally, run.pass_ratios, run.ledger.entered
+    current, candidate = run.versions
+    is_over = run.ended is not None
+    fields: dict[str, Any] = {
+        "experiment": run.experiment,
+        "model": run.model,
+        "current": current,
+        "candidate": candidate,
+        "minute": run.minute,
+        "begin_at": run.find_begin(),
+        "read_until": run.read_until,
+        "skipped_offsets": {log: sorted(found) for log, found in run.ahead.items()},
+        "sums": {key: {side: list(astuple(sums)) for side, sums in sides.items()} for key, sides in tally.sums.items()},
+        "units": dict(tally.units),
+        "expected": tally.expected,
+        "variance": tally.variance,
+        "moved": tally.moved,
+        "skipped": dict(tally.skipped),
+        "answers": dict(run.answers),
+        "entered_minute": tally.minute,
+        "sampled": tally.sampled,
+        "open_units": 0 if is_over else run.ledger.open_units,
+        "chunks": 0 if is_over else entered.full_chunks,
+        "tail": "" if is_over else _encode(entered.tail),
+        "pass_ratios": _write_ratios(ratios),
+        "decided": run.decided,
+        "ended": run.ended,
+    }
+    return ExperimentState.model_validate(fields)
+
+
+def write_chunk(run: ExperimentRun, number: int) -> EnteredChunk:
+    """Return a full chunk of entered units."""
+    return EnteredChunk(experiment=run.experiment.id, number=number, units=_encode(run.ledger.entered.chunk(number)))
+
+
+def read_tally(state: ExperimentState) -> Tally:
+    """Return the running sums of a state."""
+    return Tally(
+        sums={key: {side: RatioSums(*sums) for side, sums in sides.items()} for key, sides in state.sums.items()},
+        units=Counter(state.units),
+        expected=state.expected,
+        variance=state.variance,
+        moved=state.moved,
+        skipped=Counter(state.skipped),
+        minute=state.entered_minute,
+        sampled=state.sampled,
+    )
+
+
+def read_state(state: ExperimentState, chunks: Mapping[int, EnteredChunk]) -> ExperimentRun:
+    """Return the experiment as it was when the state was written; ValueError when one of its chunks is missing."""
+    missing = [number for number in range(state.chunks) if number not in chunks]
+    if missing:
+        raise ValueError(f"experiment {state.experiment.id}: chunk {missing[0]} of {state.chunks} is missing")
+    units = chain(*(_decode(chunks[number].units) for number in range(state.chunks)), _decode(state.tail))
+    entered = EnteredUnits(units)
+    if entered.full_chunks != state.chunks:
+        raise ValueError(f"experiment {state.experiment.id}: expected {state.chunks} chunks of {CHUNK:,} units")
+    kept = Kept(
+        minute=state.minute,
+        begin_at=dict(state.begin_at),
+        read_until=dict(state.read_until),
+        ahead={log: set(found) for log, found in state.skipped_offsets.items()},
+        tally=read_tally(state),
+        answers=Counter(state.answers),
+        entered=entered,
+        pass_ratios=_read_ratios(state),
+        decided=list(state.decided),
+    )
+    run = ExperimentRun(state.model, (state.current, state.candidate), state.experiment, kept)
+    run.ended = state.ended
+    return run
+
+
+def _write_ratios(ratios: PassRatios) -> dict[str, Any]:
+    windows = {
+        str(window): {side: {str(step): number for step, number in counted.items()} for side, counted in bins.items()}
+        for window, bins in ratios.open.items()
+    }
+    return {
+        "open": windows,
+        "closed": ratios.closed,
+        "in_row": ratios.in_row,
+        "latest": list(ratios.latest or ()),
+    }
+
+
+def _read_ratios(state: ExperimentState) -> PassRatios:
+    kept, ratios = state.pass_ratios, PassRatios()
+    ratios.closed, ratios.in_row = kept.closed, kept.in_row
+    for window, sides in kept.open.items():
+        ratios.open[int(window)] = {
+            "candidate": _counted(sides.get("candidate", {})),
+            "control": _counted(sides.get("control", {})),
+        }
+    if len(kept.latest) == 2:
+        candidate, control = kept.latest
+        ratios.latest = candidate, control
+    return ratios
+
+
+def _counted(bins: Mapping[str, int]) -> Counter[int]:
+    return Counter({int(step): number for step, number in bins.items()})
+
+
+def _encode(units: Sequence[int]) -> str:
+    return b64encode(b"".join(unit.to_bytes(UNIT_BYTES, "big") for unit in units)).decode()
+
+
+def _decode(text: str) -> Iterable[int]:
+    raw = b64decode(text, validate=True)
+    return (int.from_bytes(raw[at : at + UNIT_BYTES], "big") for at in range(0, len(raw), UNIT_BYTES))
