@@ -112,7 +112,6 @@ def test_less_is_better_for_errors() -> None:
         ({"goals": [{"measure": "errors", "better": "higher"}]}, "is known for errors"),
         ({"guardrails": [{"measure": "errors"}, {"measure": "errors"}]}, "stands there twice"),
         ({"hold_back": 0}, "greater than 0"),
-        ({"alfa": 0.1}, "Extra inputs"),
     ],
 )
 def test_wrong_rules_are_refused(wrong: dict[str, object], message: str) -> None:
