@@ -15,7 +15,7 @@ OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"
 AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
 CURRENT = 'variant!="candidate"'
-LATE = 'outcome="late"'
+LATE, STOPPED = 'outcome="late"', 'outcome="stopped"'
 
 
 class Alert(NamedTuple):
@@ -111,6 +111,12 @@ ALERTS = (
     Alert("MurmuraReleaseRejected", "warning",
           f"{TEN.growth('murmura_model_swaps_total', 'job', 'instance', only=REJECTED)} > 0", "0m",
           "{{ $labels.instance }} refused a released version and serves the previous one."),
+    Alert("MurmuraCandidateFailed", "warning",
+          f"{TEN.growth('murmura_candidates_total', 'job', 'instance', only=FAILED)} > 0", "0m",
+          "The candidate failed in {{ $labels.instance }}; the current version answers, and the experiment stops."),
+    Alert("MurmuraExperimentStopped", "warning",
+          f"{TEN.growth('murmura_candidates_total', 'job', only=STOPPED)} > 0", "0m",
+          "An experiment was stopped; the current version answers everything."),
     Alert("MurmuraVersionsDiffer", "warning",
           f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version', only=CURRENT)}) > 1", "15m",
           "Processes serve {{ $value }} versions of {{ $labels.name }}."),

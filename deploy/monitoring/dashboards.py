@@ -15,6 +15,8 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 NOW = Queries("$__rate_interval", 'instance=~"$instance"')
 HOUR = Queries("1h", 'instance=~"$instance"')
 DAY = Queries("1d", 'instance=~"$instance"')
+VERSION = ("name", "version", "variant")
+BY_VERSION = "{{name}}/{{version}} {{variant}}"
 
 
 class Panel(NamedTuple):
@@ -37,6 +39,11 @@ def _fast(name: str, *by: str) -> dict[str, str]:
 def _share_of_steps() -> str:
     steps, passes = (NOW.part_rate(f"murmura_{name}_seconds", "sum") for name in ("decoder_step", "inference"))
     return f"{steps} / ({steps} + {passes})"
+
+
+def _share_of_answers(outcome: str) -> str:
+    part = NOW.rate("murmura_version_answers_total", *VERSION, only=f'outcome="{outcome}"')
+    return f"{part} / {NOW.rate('murmura_version_answers_total', *VERSION)}"
 
 
 SERVING = {
@@ -127,6 +134,25 @@ LEARNING = {
                NOW.gauge("murmura_model_info", "name", "version", "device", "graph", "variant")}, width=16),
         Panel("Releases handled in a day", "Rejected: the previous version keeps serving; see murmura.events.",
               {"{{outcome}}": DAY.growth("murmura_model_swaps_total", "outcome")}, stat=True),
+    ],
+    "Experiment": [
+        Panel("Results per second, by version", "The candidate's share of them is that of its units' requests.",
+              {BY_VERSION: NOW.rate("murmura_version_records_total", *VERSION, only='outcome="answered"')}, "reqps"),
+        Panel("Failed records per second", "The current version answers those that a candidate fails on.",
+              {BY_VERSION: NOW.rate("murmura_version_records_total", *VERSION, only='outcome="failed"')}, "reqps"),
+        Panel("From request to result, 95 %", "Shown, not judged: a small queue is held on purpose.",
+              {BY_VERSION: NOW.quantile(0.95, "murmura_version_end_to_end_seconds", *VERSION)}, "s"),
+        Panel("Withheld below the threshold", "The share of the classifications.",
+              {BY_VERSION: _share_of_answers("below_threshold")}, "percentunit", highest=1),
+        Panel("Out of scope", "The share of the classifications.",
+              {BY_VERSION: _share_of_answers("out_of_scope")}, "percentunit", highest=1),
+        Panel("Slowness of passes, 95 %", "Device time of a pass divided by its calibrated time; the experiment stops where the "
+              "candidate's is twice the other's.",
+              {BY_VERSION: NOW.quantile(0.95, "murmura_version_pass_ratio", *VERSION)}),
+        Panel("Candidates in a day", "And ends of their experiments, in each process; murmura.events says why.",
+              {"{{outcome}}": DAY.growth("murmura_candidates_total", "outcome")}, stat=True),
+        Panel("Random reviews in an hour", "Only verdicts on these promote or stop by agreement.",
+              {"{{task}}": HOUR.growth("murmura_reviews_total", "task", only='why="random"')}, width=16),
     ],
     "Feedback and live accuracy": [
         Panel("Live accuracy", "Share of agreeing verdicts among the last ones. People mostly correct wrong answers, so it "

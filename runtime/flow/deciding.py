@@ -17,6 +17,7 @@ from ..output.result import Answer, answer
 from ..output.reviews import Reviews
 from ..output.suspending import Suspending
 from .retries.retrying import Retrying
+from .version_counts import count_batch, find_version
 
 log = get_logger(__name__)
 
@@ -52,7 +53,9 @@ class Deciding:
     def decide(self, entries: list[Entry]) -> tuple[Outcome, int]:
         """Return the outcome of a batch of one model, and the number of records that are not part of it: Closed or held."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        outcome, unfinished = Outcome(), 0
+        version = find_version(entries[0])
+        outcome, unfinished = Outcome(version), 0
+        count_batch(self._metrics.versions, version, entries)
         self._aligned_pairs = self._aligned()
         manifest = entries[0].model.manifest
         model = (manifest.name, manifest.version)

@@ -34,6 +34,7 @@ from .intake import Batches, Full, Intake, Queue
 from .model_feedings import ModelFeedings
 from .readmission import Readmission
 from .retries.retrying import Retrying
+from .version_counts import count_failed
 
 
 class Dispatcher:
@@ -288,6 +289,7 @@ class Dispatcher:
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the model that encoded them failed and has been replaced."""
+        count_failed(self._metrics.versions, entries)
         self._feedings.take_back(entries)
 
     def _held_bytes(self, partition: TopicPartition) -> int:

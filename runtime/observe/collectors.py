@@ -41,9 +41,16 @@ class Counter(Collector):
     def add(self, labels: tuple[str, ...], amount: int = 1) -> None:
         self._counts[labels] = self._counts.get(labels, 0) + amount
 
+    def __contains__(self, labels: object) -> bool:
+        return labels in self._counts
+
     def expect(self, labels: Iterable[tuple[str, ...]]) -> None:
         """Start the series at 0."""
         self._counts = {**dict.fromkeys(labels, 0), **self._counts}
+
+    def keep(self, is_kept: Callable[[tuple[str, ...]], bool]) -> None:
+        """Drop the series of other labels."""
+        self._counts = {labels: count for labels, count in self._counts.items() if is_kept(labels)}
 
     def describe(self) -> list[CounterMetricFamily]:
         return [CounterMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]

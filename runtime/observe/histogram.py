@@ -5,7 +5,7 @@
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,6 +49,10 @@ class BatchHistogram(Collector):
         series.counts += np.bincount(self._edges.searchsorted(array), minlength=len(series.counts))
         series.total += float(array.sum())
         return array.size
+
+    def keep(self, is_kept: Callable[[tuple[str, ...]], bool]) -> None:
+        """Drop the series of other labels."""
+        self._series = {labels: series for labels, series in self._series.items() if is_kept(labels)}
 
     def totals(self, labels: tuple[str, ...] = ()) -> tuple[int, float]:
         """Return the number of counted values, and their sum."""

@@ -16,6 +16,7 @@ from .collectors import Counter, LabelledReadings, Registry
 from .device_use import DeviceUse
 from .histogram import BatchHistogram
 from .metrics_table import METRICS, Metric
+from .version_metrics import VersionLabels, VersionMetrics
 
 __all__ = ["METRICS", "Counter", "DeviceUse", "Metric", "Metrics"]
 
@@ -109,6 +110,7 @@ class Metrics:
         self._breaker = gauge("murmura_breaker_open")
         self._retries_in_memory = gauge("murmura_retries_in_memory")
         self._retries_overdue = gauge("murmura_retries_overdue_seconds")
+        self.versions = VersionMetrics(self.registry, table, SECONDS)
         self._model_info = gauge("murmura_model_info")
         self._model_labels: dict[tuple[str, str], tuple[str, ...]] = {}
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)
@@ -116,8 +118,8 @@ class Metrics:
         by_labels = tuple(LabelledReadings(table[name]) for name in _READ_BY_LABELS)
         for readings in by_labels:
             self.registry.register(readings)
-        self._lag, self._waiting, self._oldest, self._since_fetch, *others = by_labels
-        self._suspended, self._retries_behind, self._letters, self._letters_age = others
+        (self._lag, self._waiting, self._oldest, self._since_fetch,
+         self._suspended, self._retries_behind, self._letters, self._letters_age) = by_labels  # fmt: skip
 
     def batch(self, rows: int, tokens: int, queue_seconds: float | ArrayLike, run_seconds: float) -> None:
         """Record a finished forward pass. `queue_seconds`: the wait of each row, or one number for all of them."""
@@ -243,6 +245,7 @@ class Metrics:
         self._model_info.clear()
         for each in self._model_labels.values():
             self._model_info.labels(*each).set(1)
+        self.versions.load([VersionLabels(each[0], each[1], each[-1]) for each in self._model_labels.values()])
 
     def watch(
         self,

@@ -11,6 +11,7 @@ from ..errors import Closed, RecordError
 from ..kafka.offset_tracker import CompletionSink
 from ..observe.metrics import Metrics
 from ..observe.tracing import Span
+from ..observe.version_metrics import VersionLabels
 from ..wire.message import Message
 
 
@@ -67,11 +68,14 @@ class Outcome:
         "sending",
         "silent",
         "spans",
+        "version",
         "while_waiting",
         "works",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, version: VersionLabels | None = None) -> None:
+        """`version`: the one that answered; None where that is no matter."""
+        self.version = version
         self.sending: list[Outgoing] = []
         self.attempts_made: dict[int, int] = {}
         """Attempts by the `id()` of a record that is not in `works` yet."""
@@ -133,7 +137,10 @@ class Outcome:
         now_ms = time.time() * 1000
         for (agent, topic), records in self.answered.items():
             if records:
-                metrics.answered(agent, topic, [(now_ms - record.timestamp) / 1000 for record in records])
+                seconds = [(now_ms - record.timestamp) / 1000 for record in records]
+                metrics.answered(agent, topic, seconds)
+                if self.version is not None:
+                    metrics.versions.answered(self.version, seconds)
         for (agent, topic), records in self.silent.items():
             if records:
                 metrics.silent(agent, topic, len(records))

@@ -82,7 +82,9 @@ class CandidateWatcher:
 
         A candidate that has become current stays until `take`.
         """
-        self._wanted = wanted = _find_wanted(state)
+        before, self._wanted = self._wanted, _find_wanted(state)
+        wanted = self._wanted
+        self._count_end(before, state)
         if self._loaded is not None and wanted is not None and wanted.key == self._loaded[0].key:
             if wanted.assignment is not None:
                 self._slot.assign(wanted.assignment)
@@ -91,6 +93,12 @@ class CandidateWatcher:
             self._loaded = None
             self._slot.drop_candidate()
         self._changed.set()
+
+    def _count_end(self, before: Wanted | None, state: ReleaseState) -> None:
+        """Count the end of an experiment that this process followed."""
+        step = state.history[-1].experiment if state.history else None
+        if before is not None and self._wanted is None and step in ("stopped", "completed"):
+            self._metrics.versions.count_candidate(step)
 
     def allow(self, serves: Release | None) -> None:
         """Allow a candidate beside the release that serves now."""
@@ -153,6 +161,7 @@ class CandidateWatcher:
             if refusal.reason != told:
                 told = refusal.reason
                 self._metrics.swap("rejected")
+                self._metrics.versions.count_candidate("rejected")
                 self._emit(ServingEventKind.CANDIDATE_REJECTED, wanted, refusal.message, refusal.reason)
             if tried >= refusal.tries:
                 self._ended = wanted.key
@@ -180,12 +189,14 @@ class CandidateWatcher:
             return
         self._slot.put_candidate(model, newest.assignment, lambda fault: self._fail(newest, fault))
         self._loaded = newest, model
+        self._metrics.versions.count_candidate("loaded")
         share = newest.candidate.share or newest.candidate.shadow
         log.info("candidate loaded", model=self._name, version=newest.candidate.version, share=share)
 
     def _fail(self, wanted: Wanted, fault: DeviceFailed) -> None:
         """The candidate has failed, and the slot has dropped it."""
         self._loaded, self._ended = None, wanted.key
+        self._metrics.versions.count_candidate("failed")
         log.error("candidate failed", model=self._name, version=wanted.candidate.version, why=str(fault))
         self._emit(ServingEventKind.CANDIDATE_FAILED, wanted, str(fault))
         self._failed.add(wanted.candidate, str(fault))

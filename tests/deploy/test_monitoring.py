@@ -94,6 +94,7 @@ VERDICT = f'murmura_feedback_total{{{{{ONE}, agent="x", task="intent", version="
 NEW_LABELS = f'murmura_feedback_new_labels_total{{{ONE}, task="intent"}}'
 STATES = f"murmura_unreadable_states_total{{{ONE}}}"
 REJECTED = f'murmura_model_swaps_total{{{ONE}, outcome="rejected"}}'
+CANDIDATES = f'murmura_candidates_total{{{{{ONE}, outcome="{{}}"}}}}'
 GAP = "5x59 stale _x2 5x60"
 """Five of long ago; three scrapes are missed at the end of the first hour."""
 FAILED = f'murmura_commits_total{{{ONE}, outcome="failed"}}'
@@ -173,6 +174,15 @@ CASES = [
     Case("MurmuraReleaseRejected", {REJECTED: "_x3 1x30"}, 5, True),
     Case("MurmuraReleaseRejected", {REJECTED.replace("rejected", "swapped"): "_x3 1x30"}, 5, False),
     *(Case("MurmuraReleaseRejected", {REJECTED: GAP}, at, False) for at in (65, 70, 72)),
+    Case("MurmuraCandidateFailed", {CANDIDATES.format("failed"): "0x10 1x20"}, 12, True),
+    Case(
+        "MurmuraCandidateFailed",
+        {CANDIDATES.format("failed"): "0x30", CANDIDATES.format("loaded"): "0x10 1x20"},
+        12,
+        False,
+    ),
+    Case("MurmuraExperimentStopped", {CANDIDATES.format("stopped"): "0x10 1x20"}, 12, True),
+    Case("MurmuraExperimentStopped", {CANDIDATES.format("stopped"): "0x10 1x40"}, 35, False),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 1): "1x40", VERSION.format("b", 2): "1x40"}, 20, True),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 2): "1x40", VERSION.format("b", 2): "1x40"}, 20, False),
     Case(

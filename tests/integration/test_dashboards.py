@@ -87,6 +87,7 @@ RARE = (
     "murmura_decoder_step",
     "murmura_reply_first_step",
     "murmura_reply_pieces",
+    'why="random"',
 )
 """Counted where something goes wrong, which nothing does here, or where a decoder words replies, which the model here has not:
 they have no series before.

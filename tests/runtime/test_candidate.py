@@ -17,6 +17,7 @@ from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.observe.metrics import Metrics
+from murmura.runtime.observe.version_metrics import VersionLabels
 from murmura.runtime.release.slot import ModelSlot
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
@@ -73,11 +74,12 @@ class Process:
 
     def __init__(self, engine, *agents):
         self.engine, self.broker, self.tracker = engine, Broker(), Tracker()
+        self.metrics = Metrics()
         self.dispatcher = Dispatcher(
             engine,
             self.broker,
             self.tracker,
-            Metrics(),
+            self.metrics,
             routes=make_routes(agents, engine.model.manifest, "test"),
             dead_letters="dead",
             max_value_bytes=1000,
@@ -142,6 +144,24 @@ async def test_results_say_how_slow_their_pass_was_while_a_candidate_answers_a_s
     assert {result.model.version for result in results if result.pass_ratio is not None} == {1, 2}
     process.slot.drop_candidate()
     assert {result.pass_ratio for result in await process.send({"id": "a2", "text": "x"})} == {None}
+
+
+async def test_figures_are_counted_by_version_and_what_a_candidate_fails_on_is_one_of_them(process):
+    versions = {name: VersionLabels("fake", number, name) for name, number in (("current", "1"), ("candidate", "2"))}
+    process.metrics.versions.load(versions.values())
+    process.put_candidate(model(2, broken={"bad"}))
+    await process.answer(a1="x", b1="y", b2="bad")
+
+    def count(metric, variant, **labels):
+        return process.metrics.registry.get_sample_value(metric, versions[variant]._asdict() | labels)
+
+    records = "murmura_version_records_total"
+    assert [count(records, name, outcome="answered") for name in versions] == [4, 2]  # two agents
+    assert [count(records, name, outcome="failed") for name in versions] == [0, 1]
+    answers = {"task": "intent", "outcome": "labelled"}
+    assert [count("murmura_version_answers_total", name, **answers) for name in versions] == [2, 1]
+    assert [count("murmura_version_end_to_end_seconds_count", name) for name in versions] == [4, 2]
+    assert count("murmura_version_pass_ratio_count", "current") == 2
 
 
 async def test_a_candidate_that_takes_over_is_the_current_version_and_no_candidate_is_left(process):

@@ -46,6 +46,12 @@ def loaded(world):
     return None if world.slot.candidate is None else world.slot.candidate.manifest.version
 
 
+def count_outcomes(world):
+    """Return the counts of `murmura_candidates_total` above 0 by outcome."""
+    (family,) = [each for each in world.metrics.registry.collect() if each.name == "murmura_candidates"]
+    return {sample.labels["outcome"]: sample.value for sample in family.samples if sample.value}
+
+
 async def test_a_candidate_is_loaded_beside_the_current_version_and_a_raised_share_loads_nothing(serving):
     w = serving()
     async with w.running():
@@ -81,6 +87,7 @@ async def test_a_promoted_candidate_becomes_current_without_being_loaded_again(s
         await until(lambda: w.slot.model.manifest.version == 2)
     assert (w.loader.staged, loaded(w)) == ([2], None)
     assert w.reporter.kinds == [("model.swapped", 2, None)]
+    assert count_outcomes(w) == {"loaded": 1, "completed": 1}
 
 
 async def test_a_process_that_could_not_serve_the_candidate_loads_it_when_it_becomes_current(serving):
@@ -191,6 +198,7 @@ async def test_the_experiment_of_a_candidate_that_fails_is_stopped_with_one_even
         "the candidate failed: it does not run any more",
     )
     assert (w.published, w.loader.staged, w.slot.model.manifest.version) == (1, [2], 1)
+    assert count_outcomes(w) == {"loaded": 1, "failed": 1, "stopped": 1}
 
 
 async def test_a_share_that_is_raised_at_the_same_time_does_not_save_a_candidate_that_fails(serving):

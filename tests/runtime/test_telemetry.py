@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from murmura.runtime.observe.histogram import BatchHistogram
 from murmura.runtime.observe.metrics import DeviceUse, Metric, Metrics
+from murmura.runtime.observe.version_metrics import VersionLabels
 
 # Dashboards and alert rules are written against this list: extend it, never change a row.
 CONTRACT = {
@@ -44,12 +45,20 @@ CONTRACT = {
     ("murmura_send_retries_total", "counter", ()),
     ("murmura_truncated_total", "counter", ("topic",)),
     ("murmura_model_swaps_total", "counter", ("outcome",)),
+    ("murmura_candidates_total", "counter", ("outcome",)),
+    ("murmura_version_records_total", "counter", ("name", "version", "variant", "outcome")),
+    ("murmura_version_answers_total", "counter", ("name", "version", "variant", "task", "outcome")),
+    ("murmura_version_end_to_end_seconds", "histogram", ("name", "version", "variant")),
+    ("murmura_version_pass_ratio", "histogram", ("name", "version", "variant")),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
     ("murmura_dropped_messages_total", "counter", ("topic",)),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph", "variant")),
 }
+
+
+DESK = VersionLabels("desk", "3", "current")
 
 
 def used_metrics() -> Metrics:
@@ -76,6 +85,11 @@ def used_metrics() -> Metrics:
     metrics.review("classification", "intent", "margin")
     metrics.dropped("murmura.reviews")
     metrics.model("desk", 3, "cpu", "ragged")
+    metrics.versions.answered(DESK, [0.1, 0.2])
+    metrics.versions.failed(DESK, 1)
+    metrics.versions.classified(DESK, {("intent", "out_of_scope"): 2})
+    metrics.versions.passed(DESK, 1.5, 3)
+    metrics.versions.count_candidate("failed")
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", "2"): 17})
     return metrics
 
@@ -149,6 +163,22 @@ def test_a_revoked_partition_has_no_lag_any_more():
     metrics = used_metrics()
     metrics.watch(lag=dict)
     assert value(metrics, "murmura_consumer_lag_records", topic="tickets", partition="2") is None
+
+
+def test_figures_of_a_version_end_when_it_is_unloaded():
+    metrics = used_metrics()
+    labels = DESK._asdict()
+    assert value(metrics, "murmura_version_records_total", **labels, outcome="answered") == 2
+    assert value(metrics, "murmura_version_records_total", **labels, outcome="failed") == 1
+    assert value(metrics, "murmura_version_end_to_end_seconds_count", **labels) == 2
+    assert value(metrics, "murmura_version_answers_total", **labels, task="intent", outcome="out_of_scope") == 2
+    assert value(metrics, "murmura_version_pass_ratio_count", **labels) == 3
+    metrics.model("desk", 4, "cpu", "ragged")
+    metrics.versions.answered(DESK, [0.1])  # of the last batches of the version that was replaced
+    families = scrape(metrics).values()
+    shown = {sample.labels["version"] for each in families for sample in each.samples if "version" in sample.labels}
+    assert shown == {"4"}
+    assert value(metrics, "murmura_version_records_total", **labels | {"version": "4"}, outcome="failed") == 0
 
 
 def test_only_one_version_is_current_and_one_a_candidate():
