@@ -5,9 +5,10 @@ from collections import defaultdict
 
 from aiokafka.structs import ConsumerRecord
 
+from murmura.agents.dialogue.changed_steps import put_wording
 from murmura.agents.dialogue.people import predict_turn
 from murmura.agents.dialogue.policy import Policy, least_score
-from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, put_wording, step
+from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
 from murmura.agents.dialogue.wording import Worded
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.model.model import Model

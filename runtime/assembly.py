@@ -20,6 +20,7 @@ from .agent.routes import all_topics
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .batching.versions import ServedModel
+from .experiments.unit_assignment import RunningExperiment
 from .flow.dispatcher import Dispatcher
 from .flow.fetching.source import Source
 from .flow.fetching.source_readings import watch_source
@@ -209,6 +210,7 @@ async def assemble(
                 restore,
                 tuple(agents),
                 partial(_find_generated_replies, watchers, own.name),
+                partial(_find_experiment, watchers, own.name),
             )
         )
     watch_source(metrics, readings, tracker, topics, dispatcher.retrying)
@@ -228,6 +230,10 @@ async def assemble(
 
 def _find_generated_replies(watchers: Mapping[str, ReleaseWatcher], name: str) -> GeneratedReplies:
     return watchers[name].generated_replies if name in watchers else GeneratedReplies()
+
+
+def _find_experiment(watchers: Mapping[str, ReleaseWatcher], name: str) -> RunningExperiment | None:
+    return watchers[name].experiment if name in watchers else None
 
 
 async def _prepare_starts(

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from .acts import Act
+from .experiment import ExperimentId
 from .request import MAX_METADATA
-from .result import ModelRef, Source
+from .result import ModelRef, Source, Variant
 
 REPLY_TYPE: Final = "murmura.dialogue.reply.v1"
 STATE_TYPE: Final = "murmura.dialogue.state.v1"
@@ -169,6 +170,13 @@ class Exchange(_Frozen):
     """The understood intent; None: not understood."""
 
 
+class ConversationSide(_Frozen):
+    """The side of an experiment that a conversation is on."""
+
+    experiment: ExperimentId
+    variant: Variant
+
+
 class Action(_Frozen):
     """A record published by a policy."""
 
@@ -247,6 +255,8 @@ class ConversationState(_Frozen):
     """Of the last turn."""
     handover: HandOverReason | None = None
     """Of the last turn."""
+    side: ConversationSide | None = Field(default=None, exclude_if=lambda side: side is None)
+    """Kept until the conversation expires or the experiment ends, also when its share is raised."""
 
     def reply(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> Reply:
         """Return the reply to the last turn."""

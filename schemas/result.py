@@ -140,10 +140,13 @@ Output = Annotated[
 """A reader who does not know a kind still reads the result."""
 
 
+Variant = Literal["current", "candidate"]
+
+
 class ModelRef(_Frozen):
     name: str
     version: int
-    variant: Literal["current", "candidate"] = Field(default="current", exclude_if=lambda variant: variant == "current")
+    variant: Variant = Field(default="current", exclude_if=lambda variant: variant == "current")
     """`candidate`: a version beside the current one, which answers a share of the requests."""
 
 

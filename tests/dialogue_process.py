@@ -10,6 +10,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from murmura.agents.dialogue import Dialogue
 from murmura.runtime.agent.handler import Context
 from murmura.runtime.agent.routes import configure_agents
+from murmura.runtime.experiments.unit_assignment import RunningExperiment
 from murmura.runtime.kafka.changelog import Restored
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings
@@ -68,13 +69,15 @@ class Process:
         *,
         served: FakeModel | None = None,
         released: Callable[[], GeneratedReplies] = GeneratedReplies,
+        experiment: Callable[[], RunningExperiment | None] = lambda: None,
+        engine: FakeEngine | None = None,
         reviews: dict[str, float] | None = None,
         **options: Any,
     ) -> None:
         self.agent = Dialogue(policy)
         self.log = log
         self.metrics = Metrics()
-        self.engine = FakeEngine(served or model())
+        self.engine = engine or FakeEngine(served or model())
         self.written_again: list[Publish] = []
         settings = Settings(agents={"dialogue": {"options": options}}, reviews=reviews or {})
         configure_agents(settings, [self.agent])
@@ -89,6 +92,7 @@ class Process:
                 {TURNS: 4, STATE: 4},
                 self.restore,
                 generated_replies=released,
+                experiment=experiment,
             )
         )
 

@@ -11,19 +11,28 @@ from pydantic import ValidationError
 
 from ...runtime.agent.handler import Context, Handler, LoadedModel, Predicts, Restore
 from ...runtime.errors import Closed, MurmuraError, RecordError, SetupError
+from ...runtime.experiments.conversation_side import choose_conversation_side
+from ...runtime.experiments.unit_assignment import RunningExperiment
 from ...runtime.field_paths import FieldPaths
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
 from ...runtime.wire.message import Publish, Record
 from ...runtime.wire.request import read_request
 from ...schemas.deadletter import DeadLetterReason as Reason
-from ...schemas.dialogue import CONVERSATION_ID_BYTES, HAND_OVER_TYPE, REPLY_TYPE, ConversationState
+from ...schemas.dialogue import (
+    CONVERSATION_ID_BYTES,
+    HAND_OVER_TYPE,
+    REPLY_TYPE,
+    ConversationSide,
+    ConversationState,
+)
 from ...schemas.envelope import CAUSE, CE_ID, REQUEST_ID
 from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import GeneratedReplies
 from ...schemas.result import Source
 from .answering import KnowledgeAnswers
+from .changed_steps import bound_state, put_side
 from .conversations import Conversations, Kept, Place
 from .events import Headers, event_headers
 from .failures import PartFailures
@@ -32,7 +41,7 @@ from .options import DialogueOptions
 from .policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
 from .replies import ReplyWriter
 from .reviews import ReplyReviews
-from .step import ReceivedTurn, Step, bound_state, classify_delivery, replay_step
+from .step import ReceivedTurn, Step, classify_delivery, has_expired, replay_step
 from .turn_answers import TurnAnswers
 
 log = get_logger(__name__)
@@ -72,6 +81,7 @@ class Dialogue(Handler):
         self._reviews: ReplyReviews | None = None
         self._metrics: DialogueMetrics | None = None
         self._restore: Restore | None = None
+        self._experiment: Callable[[], RunningExperiment | None] = lambda: None
         self._counts: Mapping[str, int] = {}
         self._conversations = Conversations(0, 0)
         self._open: dict[int, tuple[Conversations, Place, list[Place]]] = {}
@@ -125,7 +135,7 @@ class Dialogue(Handler):
         here = GeneratedReplies(off=self.options.generated_replies_off or [])
         released = context.generated_replies
         self._reviews = ReplyReviews.from_settings(context.settings, self._policy.value, context.metrics)
-        self._restore = context.restore
+        self._restore, self._experiment = context.restore, context.experiment
         # After a longer pause another member may own the partitions and their states.
         self.freeze_s = context.settings.kafka.session_timeout_ms / 1000
         self._metrics = DialogueMetrics(context.metrics, lambda: len(self._conversations))
@@ -261,10 +271,21 @@ class Dialogue(Handler):
             return None, "skipped"
         if delivery == "last" and state is not None:
             return replay_step(state, turn), "repeated"
-        result = await self._answers.answer(state, turn, kept.number if kept else 0, engine, deadline)
+        side = self._choose_side(state, turn)
+        sided = engine.on_side("current" if side is None else side.variant)
+        result = put_side(await self._answers.answer(state, turn, kept.number if kept else 0, sided, deadline), side)
         if self._metrics is not None:
             self._metrics.count_wording(self.name, result.reply.wording, result.reply.wording_reason)
         return result, result.reply.kind.value
+
+    def _choose_side(self, state: ConversationState | None, turn: ReceivedTurn) -> ConversationSide | None:
+        """Return the side of a running experiment that answers a turn."""
+        assert self._policy is not None, "configure comes first"
+        kept = None
+        if state is not None and not has_expired(state.source.timestamp, self._policy.value, turn.source.timestamp):
+            kept = state.side
+        key = turn.conversation.encode()
+        return choose_conversation_side(kept, self._experiment(), key, turn.request_id, turn.metadata)
 
     def _read_state(self, conversation: str, kept: Kept | None) -> ConversationState | None:
         if kept is None:

@@ -38,7 +38,8 @@ async def read_alike(text: str, prediction: Prediction, policy: Policy, engine: 
     again = await _read_again(name_nobody(text, entities, policy.people), prediction, policy, engine)
     if not _needs_person(again[policy.intent_task]["label"], policy):
         return prediction
-    return Prediction({**again.outputs, policy.entity_task: entities}, again.truncated, again.model, again.vector)
+    outputs = {**again.outputs, policy.entity_task: entities}
+    return Prediction(outputs, again.truncated, again.model, again.vector, again.variant)
 
 
 def name_nobody(text: str, entities: Output, label: str) -> str:
@@ -88,4 +89,5 @@ def _needs_person(intent: str | None, policy: Policy) -> bool:
 async def _read_again(text: str, prediction: Prediction, policy: Policy, engine: Predicts) -> Prediction:
     again = await engine.predict(text, (policy.intent_task,))
     # A version that was swapped in meanwhile has the thresholds that the intent was held to.
-    return Prediction({**prediction.outputs, **again.outputs}, prediction.truncated, again.model, prediction.vector)
+    outputs = {**prediction.outputs, **again.outputs}
+    return Prediction(outputs, prediction.truncated, again.model, prediction.vector, again.variant)

@@ -28,7 +28,8 @@ class ReplyWriter:
     def __init__(self, policy: Policy, may_generate: Callable[[str | None], bool], failures: PartFailures) -> None:
         """`may_generate` returns whether replies about an intent may be generated now."""
         self._policy, self._may_generate, self._failures = policy, may_generate, failures
-        self._made_for: ModelManifest | None = None
+        self._nets: dict[tuple[str, int], tuple[ModelManifest, Net]] = {}
+        """By name and version of the last two models: a candidate may answer beside the current version."""
         self._net = make_net(policy, 0.0)
 
     async def word(
@@ -66,22 +67,28 @@ class ReplyWriter:
         except Late:
             return choose_wording(Reason.LATE, brief, net)
         worded = choose_wording(found, brief, net)
-        if worded.wording is Wording.GENERATED and engine.model.manifest is not asked:
+        other = engine.model.manifest
+        if found.model != (asked.name, asked.version):  # a candidate did not answer, the serving version did
+            other = engine.on_side("current").model.manifest
+        if worded.wording is Wording.GENERATED and other is not asked:
             # Either version may have worded it, so it passes both nets.
-            worded = choose_wording(found, brief, self._find_net(engine.model.manifest))
+            worded = choose_wording(found, brief, self._find_net(other))
         return worded
 
     def _find_net(self, manifest: ModelManifest) -> Net:
-        if manifest is not self._made_for:
+        key = manifest.name, manifest.version
+        made_for, net = self._nets.get(key, (None, self._net))
+        if manifest is not made_for:
             task = manifest.task(self._policy.reply_task)
             least = least_reply_score(self._policy, task)
             if not least and self._policy.min_reply_score is None:
                 log.warning(
                     "the model has no score below which a reply is not sent; set min_reply_score", task=task.name
                 )
-            self._net = make_net(self._policy, least, task.labels)
-            self._made_for = manifest
-        return self._net
+            net = make_net(self._policy, least, task.labels)
+            others = [(other, made) for other, made in self._nets.items() if other != key]
+            self._nets = dict([*others[-1:], (key, (manifest, net))])
+        return net
 
     def _mask_turns(
         self, turns: list[Utterance], state: ConversationState, manifest: ModelManifest

@@ -5,15 +5,12 @@ replies.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ...runtime.agent.prediction import Output, Prediction
-from ...runtime.errors import RecordError
 from ...schemas.acts import Act, ActName
-from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import (
     REPLY_CHARACTERS,
-    STATE_BYTES,
     TURN_CHARACTERS,
     Action,
     ConversationState,
@@ -22,7 +19,6 @@ from ...schemas.dialogue import (
     HandOverReason,
     Reply,
     ReplyKind,
-    Stopped,
     Wording,
 )
 from ...schemas.result import ModelRef, Source
@@ -33,7 +29,6 @@ from .people import find_entities
 from .policy import Policy
 from .sayings import Words, fill_fields
 from .slots import find_slots, group_spans
-from .wording import Worded
 
 GIVE_BACK: Final = ("handover", "ended")
 """In a turn's metadata: the person is done, the agent answers again."""
@@ -93,28 +88,6 @@ def replay_step(state: ConversationState, turn: ReceivedTurn) -> Step:
     return Step(state, state.reply(*ids), state.actions, state.hand_over(*ids))
 
 
-def bound_state(result: Step, turn: ReceivedTurn) -> tuple[Step, bytes]:
-    """Return the result with a state of at most STATE_BYTES, and the state as a record value.
-
-    The oldest exchanges are dropped. Raises RecordError when the last exchange and its actions alone are too large: a turn
-    that could not be repeated after a crash must not be answered.
-    """
-    while len(value := result.state.model_dump_json().encode()) > STATE_BYTES:
-        turns = result.state.turns[1:]
-        if not turns:
-            raise RecordError(
-                Reason.TOO_LARGE, f"the state after this turn has {len(value)} bytes: its actions are too large"
-            )
-        result = _change_state(result, turn, {"turns": turns})
-    return result, value
-
-
-def _change_state(result: Step, turn: ReceivedTurn, changes: dict[str, Any]) -> Step:
-    """Return the result with a changed state, and with the reply and hand-over of that."""
-    replayed = replay_step(result.state.model_copy(update=changes), turn)
-    return result._replace(state=replayed.state, reply=replayed.reply, handover=replayed.handover)
-
-
 def has_expired(timestamp: int, policy: Policy, now: int) -> bool:
     """Return whether a conversation with its last turn at `timestamp` (ms, like `now`) has expired and starts again."""
     return now - timestamp > policy.expiry_ms
@@ -169,7 +142,7 @@ def step(
         misunderstood=draft.misunderstood,
         with_person=draft.handover is not None,
         kind=draft.kind,
-        model=None if prediction is None else ModelRef(name=prediction.model[0], version=prediction.model[1]),
+        model=None if prediction is None else name_model(prediction),
         actions=draft.actions,
         handover=draft.handover,
         acts=[act for _, acts in draft.said for act in acts],
@@ -182,19 +155,10 @@ def step(
     return replay_step(after, turn)._replace(brief=None if harm else brief, has_rule=draft.has_rule or harm is not None)
 
 
-def put_wording(result: Step, turn: ReceivedTurn, worded: Worded, stopped: Stopped | None) -> Step:
-    """Return the result with the reply as it was worded. `stopped`: what of the model's was not sent."""
-    *before, last = result.state.turns
-    changed = {
-        "turns": [*before, last.model_copy(update={"reply": worded.text})],
-        "part": find_part(result.brief, worded.words, worded.text),
-        "wording": worded.wording,
-        "wording_reason": worded.reason,
-        "worded_by": None if worded.model == result.state.model else worded.model,
-        "truncated": result.state.truncated or worded.truncated,
-        "stopped": stopped,
-    }
-    return _change_state(result, turn, changed)._replace(brief=None, score=worded.score)
+def name_model(prediction: Prediction) -> ModelRef:
+    """Return the model that a prediction is of, and as what it answered."""
+    name, version = prediction.model
+    return ModelRef(name=name, version=version, variant=prediction.variant)
 
 
 def _append_exchange(

@@ -10,7 +10,7 @@ from ...runtime.model.generated import Generated
 from ...schemas.acts import SLOT, SLOT_MARK
 from ...schemas.dialogue import REPLY_CHARACTERS, Wording
 from ...schemas.dialogue import WordingReason as Reason
-from ...schemas.result import ModelRef
+from ...schemas.result import ModelRef, Variant
 from .draft import Brief
 from .policy import Policy
 
@@ -67,11 +67,15 @@ def choose_wording(found: Generated | Reason, brief: Brief, net: Net) -> Worded:
         words = SLOT.sub(lambda slot: brief.values[slot[1]], found.text.strip())
         text = _join(brief, words)
         if len(text) <= REPLY_CHARACTERS:
-            model = None if found.model is None else ModelRef(name=found.model[0], version=found.model[1])
+            model = None if found.model is None else _name_model(found.model, found.variant)
             return Worded(text, Wording.GENERATED, None, score, found.cut, model, words)
         reason = Reason.TOO_LONG
     text = _join(brief, brief.words)[:REPLY_CHARACTERS]
     return Worded(text, Wording.TEMPLATE, reason, score, words=brief.words)
+
+
+def _name_model(model: tuple[str, int], variant: Variant) -> ModelRef:
+    return ModelRef(name=model[0], version=model[1], variant=variant)
 
 
 def find_fault(reply: Generated, brief: Brief, net: Net) -> Reason | None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import GeneratedReplies
+from ..experiments.unit_assignment import RunningExperiment
 from ..model.generated import Generated
 from ..wire.message import Publish
 from .agent import Agent
 from .prediction import Prediction
+from .result_envelope import Variant
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -130,6 +132,8 @@ class Context:
     """The agents of the process that are not handlers."""
     generated_replies: Callable[[], GeneratedReplies] = GeneratedReplies
     """Returns which replies the releases let the model word now; without releases all."""
+    experiment: Callable[[], RunningExperiment | None] = lambda: None
+    """Returns the experiment of the newest release state."""
 
 
 class Restore(Protocol):
@@ -165,6 +169,11 @@ class Predicts(Protocol):
     @property
     def model(self) -> Served:
         """The serving model. A release replaces it, so do not keep it."""
+
+    def on_side(self, variant: Variant) -> "Predicts":
+        """Return the engine for a side of an experiment: of `candidate` the candidate answers while one is loaded, and what it
+        does not answer the serving model does. Without it the serving model answers everything.
+        """
 
     async def predict(
         self,

@@ -1,7 +1,7 @@
 """The model's outputs for one text, as passed to agents."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ..model.vectors import Embedded
@@ -13,18 +13,24 @@ Output = dict[str, Any]
 class Prediction(Mapping[str, Output]):
     """The model's outputs for one text by task, the model's name and version, and whether the text was truncated.
 
-    `vector` is that of the text, where it was asked for. `pass_ratio`: how slow the pass was, where results name it.
+    `vector` is that of the text, where it was asked for. `variant`: as what the model answered, for who asked an engine. `pass_ratio`: how slow the pass was, where results name it.
     """
 
-    __slots__ = ("model", "outputs", "pass_ratio", "truncated", "vector")
+    __slots__ = ("model", "outputs", "pass_ratio", "truncated", "variant", "vector")
 
     def __init__(
-        self, outputs: dict[str, Output], truncated: bool, model: tuple[str, int], vector: "Embedded | None" = None
+        self,
+        outputs: dict[str, Output],
+        truncated: bool,
+        model: tuple[str, int],
+        vector: "Embedded | None" = None,
+        variant: Literal["current", "candidate"] = "current",
     ) -> None:
         self.outputs = outputs
         self.truncated = truncated
         self.model = model
         self.vector = vector
+        self.variant: Literal["current", "candidate"] = variant
         self.pass_ratio: float | None = None
 
     def __getitem__(self, task: str) -> Output:

@@ -2,32 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
-from ...schemas.acts import Act, Utterance
-from ...schemas.manifest import POOLED
-from ..agent.prediction import Prediction
+from ..agent.result_envelope import Variant
 from ..cores import count_cores
-from ..errors import Closed, DeviceFailed, Late, ModelFailed, SetupError
-from ..model.generated import Generated
+from ..errors import Closed, DeviceFailed, ModelFailed, SetupError
 from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..model.pass_time import PassTime
-from ..model.vectors import Embedded
 from .backlog import OnFailed
 from .batcher import SHORTEST_DEADLINE_S, Batcher
 from .breaker import BreakerLimits
 from .device_slots import STEPS_BETWEEN_PASSES
 from .engine_readings import EngineReadings
-from .entry import Entry, ReplyRequest
+from .entry import Entry
+from .model_calls import ModelCalls
 from .observer import BatchObserver
 from .pass_costs import PassCosts
 from .policy import MAX_HOLD_S, BatchLimits
 from .reply_places import ReplyPlaces
 from .request_checks import EngineModel
+from .sides import CandidateSide
 from .single_callers import Callers, encode
 from .version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
 
@@ -36,7 +33,7 @@ ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
 
 
-class Engine(EngineReadings):
+class Engine(ModelCalls, EngineReadings):
     """Owns the batcher and the tokeniser's thread for one model on one device. Used on one event loop.
 
     Invariants: a waiting caller gets a result, an error or its own cancellation; failures and cancellations do not affect
@@ -96,9 +93,9 @@ class Engine(EngineReadings):
         )
         self._max_rows, self._max_wait_s, self._max_hold_s = max_rows, max_wait_ms / 1000, max_hold_ms / 1000
         self._steps_between_passes = steps_between_passes
-        self._places = ReplyPlaces(self.reply_rows)
+        self.places = ReplyPlaces(self.reply_rows)
         self._max_callers = max_callers
-        self._observer, self._clock = observer, clock
+        self.observer, self._clock = observer, clock
         self._beside = beside
         self._tokenizer: ThreadPoolExecutor = (
             beside._tokenizer if beside else ThreadPoolExecutor(1, thread_name_prefix="murmura-tokenize")
@@ -114,7 +111,7 @@ class Engine(EngineReadings):
     @property
     def most_replies(self) -> int:
         """Maximum number of replies of a task that take memory: with a row, or on their way to one."""
-        return self.reply_rows + self._places.count
+        return self.reply_rows + self.places.count
 
     async def start(self) -> None:
         """Warm the model up, measure the token budget unless it was given, and open. Takes about a second.
@@ -156,7 +153,7 @@ class Engine(EngineReadings):
             self.model,
             limits,
             terms=self._costs.terms,
-            observer=self._observer,
+            observer=self.observer,
             clock=self._clock,
             deadline_s=self._costs.deadline_s,
             breaker=self._breaker,
@@ -185,81 +182,14 @@ class Engine(EngineReadings):
                 if self._beside is None:
                     self._tokenizer.shutdown(wait=False, cancel_futures=True)
 
-    async def predict(
-        self,
-        text: str,
-        tasks: Iterable[str] | None = None,
-        *,
-        thresholds: Mapping[str, Any] | None = None,
-        text_pair: str | None = None,
-        with_vector: bool = False,
-    ) -> Prediction:
-        """Answer one text, or two, on `tasks` (default: all that read what is given). At most `max_callers` are queued; further callers wait for
-        their turn, and for a place as in `generate` where a task generates.
-
-        `with_vector`: with the vector of the text, as `embed` returns it, from the same pass.
-        Raises RecordError (see `check`), ModelFailed when the model fails on this text, Closed after `stop`.
-        """
-        wanted, _ = self.check_all(text, tasks, text_pair, with_vector)
-        generates = not self.model.decoders.keys().isdisjoint(wanted)
-        async with self._places.enter() if generates else nullcontext() as place:
-            # Checked and answered by the same model, even if it is replaced before the text is encoded.
-            model, (wanted, given) = self.model, self.check_all(text, tasks, text_pair, with_vector)
-            callers = self._find_callers()
-            entry = Entry(given, wanted, None, callers, None, thresholds, model, place=place)
-            await callers.answer(entry)
-        if entry.outputs is None:
-            raise entry.error or Closed("stopped before the model answered")
-        return self.make_prediction(entry.outputs, entry.encoded, entry.model)
-
-    async def embed(self, text: str) -> Embedded:
-        """Return the vector of a text (above the limit: of its beginning). Raises as `check_vector` and `predict`."""
-        model, given, callers = self.model, self.check_vector(text), self._find_callers()
-        entry = await callers.answer(Entry(given, (POOLED,), None, callers, None, None, model))
-        if entry.outputs is None:
-            raise entry.error or Closed("stopped before the model answered")
-        return self.make_embedded(entry.outputs, entry.model)
-
-    async def generate(
-        self,
-        turns: Sequence[Utterance],
-        acts: Sequence[Act],
-        task: str,
-        *,
-        slots: Collection[str] | None = None,
-        is_forbidden: Callable[[str], bool] | None = None,
-        deadline: float | None = None,
-    ) -> Generated:
-        """Word a reply from the last turns of a conversation, the newest last, and the acts that it performs.
-
-        `slots` are the slots that it may name; None: all of the task. `is_forbidden` says of any other piece whether it must not
-        be used; its answers are remembered, so give the same function each time. `deadline` is a time of the event loop's clock, s;
-        a reply that has not ended by then is dropped wherever it is. While many begin, callers wait (see `ReplyPlaces`).
-        Raises Late, RecordError `unknown_task` for a task that generates nothing, ModelFailed when the model fails on this
-        reply, Closed after `stop`.
-        """
-        request = ReplyRequest(turns, acts, None if slots is None else frozenset(slots), is_forbidden)
-        try:
-            async with asyncio.timeout_at(deadline) as limit, self._places.enter() as place:
-                model, given, callers = self.model, self.check_reply(request, task), self._find_callers()
-                entry = Entry(given, (task,), None, callers, None, None, model, request, place)
-                await callers.answer(entry)
-        except TimeoutError:
-            if not limit.expired():  # of something else that this request calls
-                raise
-            if self._observer is not None:
-                self._observer.reply("late")
-            raise Late("the reply was not worded by its deadline") from None
-        if entry.generated is None or entry.error is not None:
-            raise entry.error or Closed("stopped before the reply was worded")
-        if not self.exceeds_bytes(request, task):
-            return entry.generated
-        return entry.generated._replace(truncated=True, cut=True)
-
-    def _find_callers(self) -> Callers:
+    def find_callers(self) -> Callers:
         if self._callers is None:
             raise Closed("the engine is not running")
         return self._callers
+
+    def on_side(self, variant: Variant) -> "Engine | CandidateSide":
+        """Return what answers a side of an experiment; without a candidate that is the serving version."""
+        return CandidateSide(self) if variant == "candidate" else self
 
     def swap(self, model: EngineModel, passes: PassTime | None = None) -> None:
         """Replace the serving model. Load, warm up and check the new one before.

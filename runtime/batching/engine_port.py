@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ...schemas.acts import Act, Utterance
+from ..agent.handler import Predicts
 from ..agent.prediction import Prediction
+from ..agent.result_envelope import Variant
 from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.long_texts import Windows
@@ -34,6 +36,7 @@ class EngineLike(Protocol):
         with_vector: bool = False,
     ) -> Prediction: ...
     async def embed(self, text: str) -> Embedded: ...
+    def on_side(self, variant: Variant) -> "Predicts": ...
     def untimed(self) -> AbstractContextManager[None]: ...
     async def generate(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...schemas.acts import Act, Utterance
+from ..agent.result_envelope import Variant
 from ..model.generated import Generated
 from ..model.inputs import Input
 from .reply_places import Place
@@ -56,6 +57,7 @@ class Entry:
         "tasks",
         "text",
         "thresholds",
+        "variant",
     )
 
     def __init__(
@@ -69,6 +71,7 @@ class Entry:
         model: Any = None,
         reply: ReplyRequest | None = None,
         place: Place | None = None,
+        variant: Variant = "current",
     ) -> None:
         self.text = text
         self.tasks = tasks
@@ -84,6 +87,8 @@ class Entry:
         """What a reply is worded from, where one is asked for on its own."""
         self.place = place
         """Given back after the first step of its first reply, held again where its replies begin anew."""
+        self.variant: Variant = variant
+        """As what its model answers, for a single caller."""
         self.cancelled = False
         self.arrived = 0.0
         self.outputs: dict[str, dict[str, Any]] | None = None

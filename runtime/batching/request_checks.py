@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from ...schemas.deadletter import DeadLetterReason
 from ...schemas.manifest import POOLED, GenerationSpec, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
+from ..agent.result_envelope import Variant
 from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
 from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
@@ -106,14 +107,16 @@ class RequestChecks:
                 _, entry.text = self.check_all(text, tasks, second, with_vector)
             else:
                 entry.text = self.check_vector(text)
-        entry.model = self.model
+        entry.model, entry.variant = self.model, "current"
 
-    def make_prediction(self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None) -> Prediction:
+    def make_prediction(
+        self, outputs: dict[str, dict[str, Any]], encoded: Any, model: Any = None, variant: Variant = "current"
+    ) -> Prediction:
         """Return outputs as a Prediction; `model` is the one that produced them (default: the serving one)."""
         manifest = (model or self.model).manifest
         version = manifest.name, manifest.version
         vector = Embedded(outputs.pop(POOLED)["vector"], version) if POOLED in outputs and manifest.pooled else None
-        return Prediction(outputs, encoded.truncated, version, vector)
+        return Prediction(outputs, encoded.truncated, version, vector, variant)
 
     def check_reply(self, request: ReplyRequest, task: str) -> TextPair:
         """Return what a task that generates reads. Raises RecordError `unknown_task` for any other task, and what

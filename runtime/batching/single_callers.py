@@ -122,11 +122,14 @@ class Callers:
         closed = Closed("stopped before the model answered")
         results = [closed] * len(chunk) if done.cancelled() else done.result()
         ready: list[Entry] = []
+        again: list[Entry] = []
         if broken := next((result for result in results if isinstance(result, DeviceFailed)), None):
             results = [closed] * len(chunk)
-            self._batcher.give_up(broken)
+            self._batcher.fail_version(chunk[0].model, broken)
         for entry, result in zip(chunk, results, strict=True):
-            if isinstance(result, Exception):
+            if entry.variant == "candidate" and self._must_renew(entry, result):
+                again.append(entry)
+            elif isinstance(result, Exception):
                 self._fail([entry], result)
             else:
                 entry.encoded = result
@@ -135,7 +138,11 @@ class Callers:
             self._batcher.submit(ready)
         except Closed as error:
             self._fail(ready, error)
-        self._encode_next()
+        self.take_back(again)
+
+    def _must_renew(self, entry: Entry, result: Any) -> bool:
+        """Return whether a candidate cannot answer: it cannot tokenise the text, or has left meanwhile."""
+        return isinstance(result, Exception) or not self._batcher.backlog.policy.is_loaded(entry.model)
 
     def _fail(self, entries: list[Entry], error: Exception) -> None:
         for entry in entries:

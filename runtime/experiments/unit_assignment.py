@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...schemas.experiment import Unit
 from .assignment import Side, choose_side, place_unit
@@ -21,3 +22,11 @@ class Assignment:
         """Return the side of a record; the control's for one without a unit."""
         unit = find_unit(self.unit, key, request_id, metadata)
         return "control" if unit is None else choose_side(place_unit(self.experiment, unit), self.share)
+
+
+class RunningExperiment(NamedTuple):
+    """An experiment of a release state."""
+
+    assignment: Assignment
+    is_loaded: bool
+    """Whether its candidate answers in this process."""

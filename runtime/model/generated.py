@@ -21,3 +21,5 @@ class Generated(NamedTuple):
     """Whether the newest turn itself, or the acts beside it, was cut."""
     model: tuple[str, int] | None = None
     """Name and version of the model that worded it, where an engine says so."""
+    variant: Literal["current", "candidate"] = "current"
+    """As what it did."""

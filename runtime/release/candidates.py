@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 from ...schemas.release import Candidate, Release, ReleaseState
 from ...schemas.serving_event import RejectReason, ServingEventKind
 from ..errors import DeviceFailed
-from ..experiments.unit_assignment import Assignment
+from ..experiments.unit_assignment import Assignment, RunningExperiment
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
@@ -76,6 +76,14 @@ class CandidateWatcher:
         """Key of the candidate that was refused for good or has failed."""
         self._serves: Release | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def experiment(self) -> RunningExperiment | None:
+        """The experiment of the newest state; None without one."""
+        wanted = self._wanted
+        if wanted is None or wanted.assignment is None:
+            return None
+        return RunningExperiment(wanted.assignment, self._loaded is not None)
 
     def follow(self, state: ReleaseState) -> None:
         """Follow a newer state: change the share or drop the candidate at once. A new one is loaded by `run`.

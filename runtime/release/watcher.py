@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from ...schemas.release import GeneratedReplies, Release, ReleaseState, is_switch_only, keeps_current
 from ...schemas.serving_event import ServingEventKind
 from ..errors import SetupError
+from ..experiments.unit_assignment import RunningExperiment
 from ..kafka.groupless_reader import open_reader
 from ..model.model import Model
 from ..observe.logs import get_logger
@@ -100,6 +101,11 @@ class ReleaseWatcher:
     def generated_replies(self) -> GeneratedReplies:
         """The replies of conversations that may be generated now."""
         return GeneratedReplies() if self._state is None else self._state.generated_replies
+
+    @property
+    def experiment(self) -> RunningExperiment | None:
+        """The experiment of the newest state."""
+        return self._candidates.experiment
 
     async def follow(self) -> None:
         """Read releases until cancelled; retries while the broker is unavailable."""

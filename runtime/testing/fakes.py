@@ -17,6 +17,7 @@ import numpy as np
 from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import POOLED, EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
+from ..agent.result_envelope import Variant
 from ..batching.entry import Entry, ReplyRequest
 from ..batching.request_checks import EngineModel, RequestChecks
 from ..batching.single_callers import encode
@@ -255,6 +256,10 @@ class FakeEngine(RequestChecks):
     def submit(self, entries: Iterable[Entry]) -> None:
         self._refuse_closed()
         asyncio.get_running_loop().call_soon(self._answer, [*entries])
+
+    def on_side(self, variant: Variant) -> "FakeEngine":
+        """Return itself: there is no candidate."""
+        return self
 
     async def predict(
         self,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from aiokafka.structs import ConsumerRecord
@@ -11,6 +11,7 @@ from ....schemas.acts import Act, Utterance
 from ....schemas.deadletter import DeadLetterReason as Reason
 from ...agent.handler import Handler, Predicts, Served
 from ...agent.prediction import Prediction
+from ...agent.result_envelope import Variant
 from ...errors import RecordError
 from ...model.generated import Generated
 from ...model.vectors import Embedded
@@ -28,8 +29,8 @@ async def handle_in_time(
     """
     try:
         async with asyncio.timeout(handler.timeout_s) as deadline:
-            asked = _UntimedEngine(engine, deadline)
-            published = [*await handler.handle(record, asked)]
+            pausable = _PausableDeadline(deadline)
+            published = [*await handler.handle(record, _UntimedEngine(engine, pausable))]
     except TimeoutError as error:
         if deadline.expired():
             raise _deadline_error(handler) from error
@@ -42,7 +43,7 @@ async def handle_in_time(
         raise RecordError(Reason.AGENT_FAILED, message) from error
     if deadline.expired():  # it swallowed the cancellation
         raise _deadline_error(handler)
-    if asked.has_truncated:
+    if pausable.has_truncated:
         on_truncated(record.topic)
     return published
 
@@ -51,24 +52,63 @@ def _deadline_error(handler: Handler) -> RecordError:
     return RecordError(Reason.AGENT_FAILED, f"{handler.name} ran past its deadline of {handler.timeout_s:g} s")
 
 
-class _UntimedEngine:
-    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited, or `untimed` is open.
+class _PausableDeadline:
+    """The deadline of one record, which is paused while something is awaited that has a deadline of its own."""
 
-    `has_truncated`: whether a text of an answer was truncated, older turns of a reply aside.
-    """
+    __slots__ = ("_awaited", "_deadline", "_left_s", "has_truncated")
 
-    __slots__ = ("_awaited", "_deadline", "_engine", "_left_s", "has_truncated")
-
-    def __init__(self, engine: Predicts, deadline: asyncio.Timeout) -> None:
-        self._engine = engine
+    def __init__(self, deadline: asyncio.Timeout) -> None:
         self._deadline = deadline
         self._awaited = 0
         self._left_s = 0.0
         self.has_truncated = False
+        """Whether a text of an answer was truncated, older turns of a reply aside."""
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._awaited += 1
+        if self._awaited == 1:
+            self._pause()
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+            if not self._awaited:
+                self._resume()
+
+    def _pause(self) -> None:
+        ends = self._deadline.when()
+        if ends is not None:
+            self._left_s = ends - asyncio.get_running_loop().time()
+            self._reschedule(None)
+
+    def _resume(self) -> None:
+        if self._deadline.when() is None:
+            self._reschedule(asyncio.get_running_loop().time() + self._left_s)
+
+    def _reschedule(self, when: float | None) -> None:
+        # The deadline has passed, or a task that outlives the handler asks for a prediction.
+        with suppress(RuntimeError):
+            self._deadline.reschedule(when)
+
+
+class _UntimedEngine:
+    """The engine given to a handler: pauses the deadline while at least one answer of it is awaited, or `untimed` is open."""
+
+    __slots__ = ("_deadline", "_engine")
+
+    def __init__(self, engine: Predicts, deadline: _PausableDeadline) -> None:
+        self._engine, self._deadline = engine, deadline
 
     @property
     def model(self) -> Served:
         return self._engine.model
+
+    def on_side(self, variant: Variant) -> "_UntimedEngine":
+        return _UntimedEngine(self._engine.on_side(variant), self._deadline)
+
+    def untimed(self) -> AbstractContextManager[None]:
+        return self._deadline.paused()
 
     async def predict(
         self,
@@ -83,7 +123,7 @@ class _UntimedEngine:
             found = await self._engine.predict(
                 text, tasks, thresholds=thresholds, text_pair=text_pair, with_vector=with_vector
             )
-        self.has_truncated |= found.truncated
+        self._deadline.has_truncated |= found.truncated
         return found
 
     async def embed(self, text: str) -> Embedded:
@@ -104,32 +144,5 @@ class _UntimedEngine:
             found = await self._engine.generate(
                 turns, acts, task, slots=slots, is_forbidden=is_forbidden, deadline=deadline
             )
-        self.has_truncated |= found.cut
+        self._deadline.has_truncated |= found.cut
         return found
-
-    @contextmanager
-    def untimed(self) -> Iterator[None]:
-        self._awaited += 1
-        if self._awaited == 1:
-            self._pause_deadline()
-        try:
-            yield
-        finally:
-            self._awaited -= 1
-            if not self._awaited:
-                self._resume_deadline()
-
-    def _pause_deadline(self) -> None:
-        ends = self._deadline.when()
-        if ends is not None:
-            self._left_s = ends - asyncio.get_running_loop().time()
-            self._reschedule(None)
-
-    def _resume_deadline(self) -> None:
-        if self._deadline.when() is None:
-            self._reschedule(asyncio.get_running_loop().time() + self._left_s)
-
-    def _reschedule(self, when: float | None) -> None:
-        # The deadline has passed, or a task that outlives the handler asks for a prediction.
-        with suppress(RuntimeError):
-            self._deadline.reschedule(when)

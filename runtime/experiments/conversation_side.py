@@ -1,0 +1,31 @@
+"""Keeps a conversation on one side of an experiment. Pure."""
+
+from collections.abc import Mapping
+
+from ...schemas.dialogue import ConversationSide
+from ...schemas.result import Variant
+from .unit_assignment import RunningExperiment
+
+
+def choose_conversation_side(
+    kept: ConversationSide | None,
+    experiment: RunningExperiment | None,
+    key: bytes,
+    request_id: str,
+    metadata: Mapping[str, str],
+) -> ConversationSide | None:
+    """Return the side of a conversation's next turn; None without an experiment, or until its candidate is loaded here.
+
+    `kept`: that of its state, unless it has expired. It stays while its experiment runs, also when the share is raised. A new
+    one is that of the turn's unit.
+    """
+    if experiment is None:
+        return None
+    assignment = experiment.assignment
+    if kept is not None and kept.experiment == assignment.experiment:
+        return kept
+    if not experiment.is_loaded:
+        return None
+    side = assignment.choose_side(key, request_id, metadata)
+    variant: Variant = "candidate" if side == "candidate" else "current"
+    return ConversationSide(experiment=assignment.experiment, variant=variant)
