@@ -1,11 +1,13 @@
 """What waits for the device: texts by version, and replies between their steps."""
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from ..errors import DeviceFailed
 from ..observe.logs import get_logger
+from .delivery import separate_failed
 from .device_guard import Job
 from .device_slots import DeviceSlots, Turn
 from .entry import Entry
@@ -15,13 +17,17 @@ from .version_queue import VersionTerms
 
 log = get_logger(__name__)
 
+FAILED_IN_A_ROW: Final = 20
+"""Records in a row that a candidate fails on, while its reference sample passes, after which it has failed itself."""
+
 OnFailed = Callable[[DeviceFailed], None]
 
 
 class Backlog:
     """The loaded versions with their queues and lanes. Used on the batcher's event loop.
 
-    A candidate has its own circuit breaker: it opens at the first failure that is not a record's, and stays open.
+    A candidate has its own circuit breaker: it opens at the first failure that is not a record's, and after many records in a
+    row that it alone fails on; it stays open.
     """
 
     def __init__(self, limits: BatchLimits, steps_between_passes: int) -> None:
@@ -29,6 +35,7 @@ class Backlog:
         self._slots, self._numbers = DeviceSlots(limits.max_in_flight, steps_between_passes), count()
         self._candidates: dict[int, OnFailed] = {}
         """By the identity of the model, which the policy keeps alive."""
+        self._failed_in_a_row = Counter[int]()
 
     @property
     def tokens(self) -> int:
@@ -49,6 +56,7 @@ class Backlog:
         """Add a version, or change its terms. `on_failed`: it is a candidate; called once when it has failed."""
         self.policy.load(model, terms)
         self._candidates.pop(id(model), None)
+        self._failed_in_a_row.clear()
         if on_failed is not None:
             self._candidates[id(model)] = on_failed
 
@@ -77,6 +85,21 @@ class Backlog:
             log.error("a candidate failed, the current version answers instead", why=str(fault))
             on_failed(fault)
         return self.unload(model)
+
+    def separate_failed(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Return the answered entries of a candidate to deliver, and those to return to their sinks: those that it failed on, and
+        all others if these were too many in a row.
+        """
+        complete, failed = separate_failed(entries)
+        if complete:
+            self._failed_in_a_row.clear()
+        if not failed:
+            return complete, failed
+        model = failed[0].model
+        self._failed_in_a_row[id(model)] += len(failed)
+        if self.is_candidate(model) and self._failed_in_a_row[id(model)] >= FAILED_IN_A_ROW:
+            failed += self.fail_candidate(model, DeviceFailed(f"it failed on {FAILED_IN_A_ROW} records in a row"))
+        return complete, failed
 
     def unload(self, model: Any) -> list[Entry]:
         """Unload a candidate at once; returns its entries that are in no batch."""

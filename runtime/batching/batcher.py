@@ -11,7 +11,7 @@ from ..errors import Closed, DeviceFailed
 from ..observe.logs import get_logger
 from .backlog import Backlog, OnFailed
 from .breaker import BreakerLimits
-from .delivery import call_safely, close, deliver, return_entries, separate_failed
+from .delivery import call_safely, close, deliver, return_entries
 from .device_guard import DeviceGuard, Job
 from .device_slots import STEPS_BETWEEN_PASSES
 from .entry import Entry
@@ -277,7 +277,7 @@ class Batcher:
         """Deliver complete entries of a job, and return those that a candidate failed on to their sinks. Returns the latter."""
         failed: list[Entry] = []
         if job.is_candidate:
-            complete, failed = separate_failed(complete)
+            complete, failed = self.backlog.separate_failed(complete)
         self._start_batches()  # before delivery: the device is idle, and sinks take time
         deliver(complete)
         return_entries(failed)

@@ -7,6 +7,7 @@ import pytest
 from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F401
 from replying_model import ReplyingModel, use_replies
 
+from murmura.runtime.batching.backlog import FAILED_IN_A_ROW
 from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.reply_lanes import ReplyLanes, StepResult
@@ -80,6 +81,20 @@ async def test_a_text_that_only_a_candidate_fails_on_is_answered_by_the_current_
     assert {entry.text: entry.model for entry in sink.entries} == {"good": candidate, "bad": model}
     assert (faults, batcher.guard.trouble) == ([], None)
     assert batcher.backlog.policy.is_loaded(candidate)
+
+
+async def test_a_candidate_that_fails_on_every_record_is_unloaded_though_its_reference_sample_passes(world):
+    batcher, model, candidate, sink, faults, ask = world
+    texts = [f"text {number}" for number in range(FAILED_IN_A_ROW)]
+    candidate.broken = frozenset(texts)
+    for text in texts[:-1]:
+        ask(text)
+    await sink.holds(len(texts) - 1)
+    assert faults == []
+    ask(texts[-1])
+    await until(lambda: len(sink.entries) == len(texts))
+    assert (len(faults), batcher.guard.trouble, batcher.backlog.policy.is_loaded(candidate)) == (1, None, False)
+    assert all(entry.error is None and entry.model is model for entry in sink.entries)
 
 
 async def test_a_candidate_that_became_current_fails_like_any_current_version(world):

@@ -1,8 +1,10 @@
 """A candidate beside the current version, from the records to their results."""
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -286,3 +288,24 @@ async def test_a_raised_share_moves_no_record_between_two_attempts(process):
     assert await process.answer(**{"customer-1": "again"}) == {"customer-1": (1, "current")}
     assert ON_ATTEMPT == {}
     assert await process.answer(**{"customer-1": "x"}) == {"customer-1": (2, "candidate")}
+
+
+@pytest.mark.parametrize("end", ["drop", "fail", "replace"])
+async def test_a_candidate_that_has_left_is_freed(process, end):
+    candidate = model(2)
+    process.put_candidate(candidate)
+    left = weakref.ref(candidate)
+    assert (await process.answer(b1="x"))["b1"] == (2, "candidate")
+    if end == "drop":
+        process.slot.drop_candidate()
+    elif end == "fail":
+        candidate.device_works = False
+        await process.answer(b2="x")
+    else:
+        process.slot.put(candidate)
+        process.slot.put(model(3))
+    del candidate
+    await process.answer(a1="x", b3="y")
+    process.faults.clear()  # their traceback holds the frames of the run
+    gc.collect()
+    assert left() is None
