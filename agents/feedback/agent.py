@@ -105,7 +105,7 @@ class FeedbackAgent(Handler):
 
     async def handle(self, record: Record, engine: Predicts) -> Iterable[Publish]:
         feedback = read_feedback(record.value)
-        manifest = engine.model.manifest
+        manifest = _find_manifest(feedback, engine)
         if feedback.id in self._counted:  # delivered or sent again: only the first counts
             self._counted.add(feedback.id)
             return ()
@@ -155,6 +155,13 @@ class FeedbackAgent(Handler):
             agent = feedback.agent if feedback.agent in self._agents else OTHER
             task = feedback.task if feedback.task in self._labels(manifest) else OTHER
             self._metrics.count_verdict(agent, task, _version(feedback, manifest), feedback.verdict)
+
+
+def _find_manifest(feedback: Feedback, engine: Predicts) -> ModelManifest:
+    """Return the manifest of the version that answered, if it is a candidate, otherwise that of the serving version."""
+    candidate = engine.on_side("candidate").model.manifest
+    is_candidates = feedback.model is not None and feedback.model.version == candidate.version
+    return candidate if is_candidates else engine.model.manifest
 
 
 def _version(feedback: Feedback, manifest: ModelManifest) -> str:

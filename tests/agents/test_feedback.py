@@ -222,6 +222,16 @@ async def test_after_a_release_the_labels_are_those_of_the_new_model():
         await process.take({"task": "product", "value": "card"})
 
 
+async def test_the_tasks_of_an_answer_of_a_candidate_are_the_candidates():
+    process = Process()
+    mood = INTENT.model_copy(update={"name": "mood"})
+    candidate = FakeEngine(FakeModel([INTENT, mood], name="desk", version=4))
+    process.engine.on_side = lambda variant: candidate if variant == "candidate" else process.engine
+    await process.take({"task": "mood", "model": {"name": "desk", "version": 4, "variant": "candidate"}})
+    with pytest.raises(RecordError):
+        await process.take({"task": "mood", "model": {"name": "desk", "version": 3}})
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 20))
 def test_live_accuracy_is_the_share_in_the_last_verdicts(verdicts, window):
     live = LiveAccuracy(window)

@@ -4,6 +4,7 @@
 import json
 from collections import defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 from released_models import Releases, releases  # noqa: F401
@@ -13,7 +14,7 @@ from serving import until as until_healthy
 from murmura.runtime.experiments.assignment import place_unit
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.schemas.experiment import Experiment
-from murmura.schemas.release import raised, started
+from murmura.schemas.release import raised, started, stopped
 
 CUSTOMERS = [f"customer-{number}" for number in range(20)]
 
@@ -66,10 +67,17 @@ async def test_each_unit_is_on_one_side_until_the_candidate_breaks_and_the_curre
     desk: Desk, releases: Releases
 ):
     await releases.release(releases.push(1))
-    second = releases.push(2)
-    experiment = Experiment(id="spring", unit="metadata.customer", share=0.5, started=datetime.now(UTC))
+    second, damaged = releases.push(2), releases.push(3)
+    (Path(releases.url) / "tiny" / str(damaged) / "model.ragged.onnx").write_bytes(b"cut off")
+    spring = Experiment(id="spring", unit="metadata.customer", share=0.5, started=datetime.now(UTC))
     async with releases.serving() as serving:
-        await step(releases, started, second, releases.store.digest("tiny", second), experiment)
+        winter = spring.model_copy(update={"id": "winter"})
+        await step(releases, started, damaged, releases.store.digest("tiny", damaged), winter)
+        (refused,) = await releases.events(1)
+        assert (refused.event, refused.version, refused.reason) == ("candidate.rejected", damaged, "damaged")
+        assert (await health(serving))[0] == 200
+        await step(releases, stopped)
+        await step(releases, started, second, releases.store.digest("tiny", second), spring)
         await until_healthy(serving, lambda found: "candidate" in found[1]["model"])
         names = await ask(desk, "first")
         assert await answers(desk, names) == expected(0.5)
@@ -87,10 +95,10 @@ async def test_each_unit_is_on_one_side_until_the_candidate_breaks_and_the_curre
         candidate.runner = NotFinite(candidate.runner)
         names += await ask(desk, "broken")
         assert await answers(desk, names) == {key: {(1, "current")} for key in CUSTOMERS}
-        failed, stopped = await releases.events(2)
+        _, failed, ended = await releases.events(3)
         status, body = await health(serving)
         assert (status, "candidate" in body["model"]) == (200, False)
-    assert (failed.event, failed.version, stopped.event) == ("candidate.failed", 2, "experiment.stopped")
+    assert (failed.event, failed.version, ended.event) == ("candidate.failed", 2, "experiment.stopped")
     state = (await read_states(releases.kafka, releases.topic))["tiny"]
     assert (state.current.version, state.candidate, state.history[-1].experiment) == (1, None, "stopped")
     assert await desk.read(desk.dead_letters, 0) == []

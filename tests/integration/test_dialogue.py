@@ -90,7 +90,7 @@ async def test_a_damaged_state_starts_its_conversation_anew_and_leaves_the_other
     )
     async with bank.serving() as serving:
         await bank.say(("a", "no"), ("b", "no"), ("c", "no"))
-        replies = (await bank.replies(6))[-3:]
+        replies = await bank.replies(6)
         assert serving.metrics.registry.get_sample_value("murmura_unreadable_states_total") == 1
     assert {reply.conversation: reply.number for reply in replies} == {"a": 2, "b": 1, "c": 2}
 
@@ -112,7 +112,8 @@ async def test_forgotten_conversations_get_a_tombstone_and_stay_forgotten(bank: 
             await bank.desk.send({"text": "thanks"}, topic=bank.turns, key=key, partition=number % 3)
         replies = await bank.replies(14)
         assert serving.metrics.registry.get_sample_value("murmura_conversations") == 6
-    assert {reply.conversation: reply.number for reply in replies[-2:]} == {"c0": 1, "c11": 2}
+    last = {reply.conversation: reply.number for reply in replies}
+    assert (last["c0"], last["c11"]) == (1, 2)
 
 
 async def test_a_turn_without_a_key_or_a_text_is_a_dead_letter_and_holds_nobody_up(bank: Bank):
