@@ -16,6 +16,7 @@ from .asyncapi import asyncapi
 from .config import config_app
 from .deadletters import deadletters_app
 from .doctor import doctor
+from .experiments.show import experiment_app
 from .models import models_app
 from .predict import predict
 from .publish import publish
@@ -73,6 +74,7 @@ def build() -> typer.Typer:
     ):
         app.command()(command)
     app.add_typer(models_app, name="models")
+    app.add_typer(experiment_app, name="experiment")
     app.add_typer(deadletters_app, name="deadletters")
     app.add_typer(config_app, name="config")
     for point in find_commands():

@@ -16,10 +16,12 @@ from murmura.runtime.cli.experiments.inputs import parse_share
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
+from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
-from murmura.runtime.settings.settings import KafkaSettings
+from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.schemas.experiment import Rules
+from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import ReleaseState, released
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -43,7 +45,7 @@ def store(pushed: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def broker() -> Iterator[str]:
-    with EmbeddedBroker({"murmura.models": 1, "murmura.events": 1}) as embedded:
+    with EmbeddedBroker({"murmura.models": 1, "murmura.events": 1, "murmura.experiments": 1}) as embedded:
         yield embedded.bootstrap
 
 
@@ -189,6 +191,54 @@ def test_the_expectation_is_printed_before_the_start(desk, tmp_path):
     assert all(0.0 <= float(row[1].rstrip("%")) <= 100.0 for row in rows)
     assert lines[6].startswith("no promotion before 50 units on each side and 0.5 hours")
     assert desk.state.candidate.experiment.rules.min_units == 50
+
+
+def test_status_shows_what_runs_and_the_sums_once_there_are_some(broker, desk, tmp_path):
+    def experiment(*arguments: object) -> str:
+        done = run_here("experiment", *arguments, *desk.at, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert experiment("status") == ""
+    assert experiment("status", "desk") == "desk 2 answers all: no experiment runs\n"
+    desk.run("canary", 3, "--no-power")
+    began = desk.state.candidate.experiment
+    row = f"desk\t2\t3\t{began.id}\t5 %\tkey\t{began.started:%Y-%m-%d %H:%M:%SZ}\n"
+    assert experiment("status") == row
+    assert f"experiment\t{began.id}\nshare\t5 %\n" in experiment("status", "desk")
+    assert "desk has no experiment in murmura.experiments" in refused_here("experiment", "report", "desk", *desk.at)
+    minute = int(began.started.timestamp()) // 60 + 90
+    kept = ExperimentState(
+        experiment=began, model="desk", current=2, candidate=3, minute=minute, units={"control": 95, "candidate": 5}
+    )
+    asyncio.run(
+        send_all(
+            desk.kafka,
+            "murmura.experiments",
+            [(f"{began.id}#state", kept.model_dump_json()), (f"{began.id}#0", "a chunk"), ("other#state", "{}")],
+        )
+    )
+    assert "units\t95 current, 5 candidate, 0 open, 0 moved\n" in experiment("status", "desk")
+    assert experiment("report", "desk", "--out", "report.md") == "report: report.md\n"
+    assert (tmp_path / "report.md").read_text().startswith(f"# Experiment {began.id}\n")
+    lines = run_here("experiment", "report", "desk", *desk.at, "--experiment", "x").stderr.splitlines()
+    assert lines == [
+        "experiment other: passed over, as experiment: Field required",
+        f"murmura: desk has no experiment 'x'; it has {began.id}",
+    ]
+    done = run_here("experiment", "report", "desk", *desk.at, "--out", "no/report.md", cwd=tmp_path)
+    assert done.stderr.endswith("murmura: --out no/report.md: No such file or directory\n")
+    assert "shop has no release in murmura.models" in refused_here("experiment", "status", "shop", *desk.at)
+
+
+async def send_all(kafka: KafkaSettings, topic: str, records: list[tuple[str, str]]) -> None:
+    producer = producer_factory(kafka, ProducerSettings())()
+    await producer.start()
+    try:
+        for key, value in records:
+            await producer.send_and_wait(topic, value.encode(), key.encode())
+    finally:
+        await producer.stop()
 
 
 @pytest.mark.parametrize(
