@@ -26,6 +26,7 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
             "murmura.retries",
             "the group",
             "with a store murmura.models",
+            "with an experiment murmura.experiments",
         ),
         "WRITE": (
             "the agents' outputs",
@@ -33,8 +34,12 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
             "murmura.retries",
             "murmura.events",
             "with reviews murmura.reviews",
+            "with an experiment murmura.experiments",
+            "with an experiment murmura.models",
         ),
     },
+    "release": {"READ": ("murmura.models",), "WRITE": ("murmura.models", "murmura.events")},
+    "status": {"READ": ("murmura.models", "murmura.experiments")},
     "show": {"READ": ("murmura.deadletters",)},
     "redrive": {
         "READ": ("murmura.deadletters",),
@@ -51,14 +56,18 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
 }
 """By command and operation: topics, groups and transactional ids. What is named `murmura.` has the prefix of the settings.
 
-`show` is also `deadletters list`. WRITE on a transactional id includes DESCRIBE, which alone can be asked for without
+`release` is also all other commands that change releases and experiments, `status` `experiment report`, and `show`
+`deadletters list`. WRITE on a transactional id includes DESCRIBE, which alone can be asked for without
 fencing whoever uses the id.
 """
 
 
-def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
-    """Return the permissions of all commands with these settings and agents."""
-    places = _Places(settings, agents)
+def needs(settings: Settings, agents: Sequence[Agent | Handler], *, has_experiment: bool = False) -> list[Need]:
+    """Return the permissions of all commands with these settings and agents.
+
+    `has_experiment`: one of the models is in an experiment, whose rules act in the serving processes.
+    """
+    places = _Places(settings, agents, has_experiment)
     found = [
         Need(command, operation, kind, name)
         for command, rights in REQUIRED.items()
@@ -72,8 +81,8 @@ def needs(settings: Settings, agents: Sequence[Agent | Handler]) -> list[Need]:
 class _Places:
     """Resolves the places of `REQUIRED` to names on the broker."""
 
-    def __init__(self, settings: Settings, agents: Sequence[Agent | Handler]) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, agents: Sequence[Agent | Handler], has_experiment: bool) -> None:
+        self._settings, self._has_experiment = settings, has_experiment
         predicting = [agent for agent in agents if isinstance(agent, Agent)]
         judge = settings.agents.get("feedback")
         self._topics: dict[str, Iterable[str]] = {
@@ -93,6 +102,8 @@ class _Places:
         if place.startswith("the transactional id "):
             return [("transactional id", self._name(place.rpartition(" ")[2]))]
         if place.startswith("with a store ") and not self._settings.has_store:
+            return []
+        if place.startswith("with an experiment ") and not self._has_experiment:
             return []
         if place.startswith("with reviews ") and not self._settings.reviews.are_sent:
             return []

@@ -12,6 +12,7 @@ from cli_in_process import refused_here, run_here
 from kafka_topics import create_topics
 from tiny_model import TASKS, write_tiny_model
 
+from murmura.runtime.cli.doctor import _has_experiment
 from murmura.runtime.cli.experiments.inputs import parse_share
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
@@ -19,7 +20,7 @@ from murmura.runtime.kafka.groupless_reader import open_reader
 from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
-from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
+from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings, Settings
 from murmura.schemas.experiment import Rules
 from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import ReleaseState, released
@@ -286,3 +287,12 @@ def test_a_share_is_written_in_per_cent_or_as_a_number():
     for text in ("", "-1%", "nan", "1", "1e400", "5%%"):
         with pytest.raises(SetupError, match="--share"):
             parse_share(text)
+
+
+def test_doctor_sees_whether_rules_may_have_to_write_releases(desk):
+    settings = Settings(kafka=desk.kafka, model={"store": str(desk.store), "name": "desk"})
+    topics = {"murmura.models": 1}
+    assert not _has_experiment(settings, topics)
+    desk.run("canary", 3, "--no-power")
+    assert _has_experiment(settings, topics)
+    assert not _has_experiment(Settings(kafka=desk.kafka, model={"store": str(desk.store), "name": "shop"}), topics)

@@ -126,10 +126,26 @@ def test_every_place_of_the_table_is_a_name_on_the_broker():
         *(("topic", name) for name in ("in", "out", "turns", "replies", "state")),
         *(
             ("topic", f"desk.{name}")
-            for name in ("retries", "models", "deadletters", "events", "reviews", "feedback", "training")
+            for name in (
+                "retries",
+                "models",
+                "experiments",
+                "deadletters",
+                "events",
+                "reviews",
+                "feedback",
+                "training",
+            )
         ),
         ("group", "murmura.a"),
         ("transactional id", "desk.deadletters.redrive"),
     }
     assert Need("serve", "READ", "topic", "state") in found
     assert Need("ingest", "READ", "topic", "turns") not in found
+
+
+def test_serving_writes_releases_only_where_an_experiment_runs():
+    settings = Settings(prefix="desk", app="a", model={"store": "memory://store", "name": "m"})
+    acts = {Need("serve", "WRITE", "topic", f"desk.{name}") for name in ("models", "experiments")}
+    assert acts.isdisjoint(needs(settings, []))
+    assert acts <= set(needs(settings, [], has_experiment=True))
