@@ -78,7 +78,7 @@ async def read_states(kafka: KafkaSettings, topic: str, timeout_s: float | None 
     reached within `timeout_s` (default: `kafka.start_timeout_s`).
     """
     known = ReleaseLog()
-    deadline = _within(timeout_s or kafka.start_timeout_s, topic)
+    deadline = within(timeout_s or kafka.start_timeout_s, topic)
     async with deadline, open_reader(kafka, [topic], from_beginning=True) as consumer:
         await read_to_end(consumer, known)
     return known.states
@@ -96,7 +96,7 @@ async def publish_state(
 
     Raises SetupError when it does not build on the newest, or when another state was first: then nothing has changed.
     """
-    async with _within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
+    async with within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
         known = ReleaseLog()
         await read_to_end(consumer, known)
         _check_builds_on(known.states.get(state.name), state)
@@ -181,8 +181,8 @@ async def _read_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[R
 
 
 @asynccontextmanager
-async def _within(seconds: float, topic: str) -> AsyncIterator[None]:
-    """Apply a deadline to the block, and raise errors of the client as SetupError in one line."""
+async def within(seconds: float, topic: str) -> AsyncIterator[None]:
+    """Apply a deadline of `seconds` to the block, and raise errors of the client as SetupError in one line."""
     try:
         async with asyncio.timeout(seconds):
             yield

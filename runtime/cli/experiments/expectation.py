@@ -31,7 +31,7 @@ def print_expectation(rules: "Rules", share: float, rate: float) -> None:
         f"up to {setup.units:,} units with a value of {goal.key}"
         f"{f'; the other {others} goals have to be reached too' if others else ''}:"
     )
-    print_table(["truly better by", "promoted", "stopped", "half have ended at"], _simulate_rows(setup))
+    print_table(["truly better by", "promoted", "stopped", "half of these by"], _simulate_rows(setup))
     typer.echo(
         f"no promotion before {rules.min_units:,} units on each side and {rules.min_hours:g} hours; a unit counts "
         f"{rules.attribution_hours:g} hours after its first record, and hold back takes {rules.hold_back_hours:g} more"

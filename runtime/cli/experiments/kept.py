@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...errors import SetupError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,27 +24,16 @@ def read_kept(settings: "Settings") -> "dict[str, ExperimentState]":
 
 
 async def _read_states(settings: "Settings", topic: str) -> "dict[str, ExperimentState]":
-    import asyncio
-
-    from aiokafka.errors import KafkaError
-
     from ...kafka.groupless_reader import PartitionsReader, open_reader
+    from ...release.states import within
 
     found: dict[str, ExperimentState] = {}
-    seconds = settings.kafka.start_timeout_s
-    try:
-        async with (
-            asyncio.timeout(seconds),
-            open_reader(settings.kafka, [topic], from_beginning=True) as consumer,
-        ):
-            ends = await consumer.end_offsets(consumer.assignment())
-            reader = PartitionsReader(consumer, lambda records: _take(records, found))
-            while any([await consumer.position(partition) < end for partition, end in ends.items()]):
-                await reader.read_more(200)
-    except TimeoutError:
-        raise SetupError(f"topic {topic}: not read within {seconds:g} s; is the broker well?") from None
-    except KafkaError as error:
-        raise SetupError(f"topic {topic}: {type(error).__name__}") from error
+    deadline = within(settings.kafka.start_timeout_s, topic)
+    async with deadline, open_reader(settings.kafka, [topic], from_beginning=True) as consumer:
+        ends = await consumer.end_offsets(consumer.assignment())
+        reader = PartitionsReader(consumer, lambda records: _take(records, found))
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            await reader.read_more(200)
     return found
 
 
