@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from markupsafe import Markup
 from run_share import SHARE
 from safetensors.numpy import save_file
 from tiny_few_rows import INTENT, PLAIN
@@ -17,6 +18,8 @@ from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.model.encoders import from_scratch
 from murmura.training.recipe.recipe import Encoder, load_recipe
+from murmura.training.report.page_data import PageData
+from murmura.training.report.plots import Plot
 from murmura.training.run_folders.run_folder import RunFolder
 
 
@@ -24,6 +27,18 @@ from murmura.training.run_folders.run_folder import RunFolder
 def progress_only_with_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not bring events that an idle one does not."""
     monkeypatch.setattr("murmura.training.fit.loop.PROGRESS_S", float("inf"))
+
+
+@pytest.fixture
+def drawings() -> None:
+    """Pages of models get their drawings: for tests that look at them."""
+
+
+@pytest.fixture(autouse=True)
+def leave_out_drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pages without drawings, which take a tenth of a second each and a third of a retraining here."""
+    if "drawings" not in request.fixturenames:
+        monkeypatch.setattr(PageData, "draw", lambda page, name, make: Plot(Markup(), name))
 
 
 @pytest.fixture(scope="session")

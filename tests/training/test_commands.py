@@ -26,6 +26,7 @@ def invoke() -> Callable[..., str]:
     return call
 
 
+@pytest.mark.usefixtures("drawings")
 def test_a_csv_and_a_short_recipe_become_a_model_that_can_be_served(tmp_path: Path, invoke: Callable[..., str]) -> None:
     texts = [
         ("where is my card", "card"),

@@ -22,6 +22,7 @@ from murmura.training.report.sections.balance import make_balance
 from murmura.training.run_folders.provenance import Environment
 from murmura.training.run_folders.run_folder import PhaseRecord, RunRecord
 
+pytestmark = pytest.mark.usefixtures("drawings")
 SHA = "0" * 64
 NASTY = "<script>alert(\"x\")</script> & 'quotes'"
 RTL = "אני רוצה לבטל את הכרטיס"

@@ -10,6 +10,7 @@ from murmura.training.report.page import make_page
 from murmura.training.report.page_data import PageData
 from murmura.training.report.sections.layers import make_layers
 
+pytestmark = pytest.mark.usefixtures("drawings")
 GATES = {"early": np.log([8.0, 1, 1]), "late": np.log([1.0, 1, 2])}
 """What heads learned: the softmax of these is the share of the embeddings and of two layers."""
 

@@ -41,6 +41,7 @@ def figures(work: Path) -> dict[str, dict]:
     return {f"{each['task']}/{each['set']}": each for each in found}
 
 
+@pytest.mark.usefixtures("drawings")
 def test_a_new_label_is_learned_nothing_is_forgotten_and_the_version_lies_in_the_store(job: Path, tmp_path: Path):
     done = retrain(job, tmp_path / "work", quiet=True)
     assert (done.name, done.version, done.generation) == ("desk", 1, None)
