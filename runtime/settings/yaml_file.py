@@ -4,6 +4,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args, get_origin
 
@@ -19,6 +20,8 @@ Place = tuple[int | str, ...]
 """The path of a value: keys of mappings and positions in lists."""
 DEEPEST: Final = 50
 """Maximum nesting of lists and mappings. The library is recursive and would fail with a traceback."""
+FAST_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C, where PyYAML has it: it takes a tenth of the time."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`, which is valid only within its mapping."""
@@ -34,17 +37,23 @@ class NotYaml(Exception):
 
 def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
     """Return the tree of a text, with lines, and its value. Raises NotYaml, also for a duplicate key."""
+    with suppress(yaml.YAMLError):  # it is read again below: the two parsers describe a mistake differently
+        return _read(text, FAST_LOADER)
     try:
-        _refuse_depth(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        for line, key in _find_duplicate_keys(tree):
-            raise NotYaml(line, f"{key}: this key is a duplicate")
-        _refuse_values(tree)
-        return tree, yaml.safe_load(text)
+        return _read(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise NotYaml(mark.line + 1 if mark else 1, f"not YAML: {_without_values(problem)}") from None
+
+
+def _read(text: str, loader: Any) -> tuple[yaml.Node | None, Any]:
+    _refuse_depth(text, loader)
+    tree = yaml.compose(text, Loader=loader)
+    for line, key in _find_duplicate_keys(tree):
+        raise NotYaml(line, f"{key}: this key is a duplicate")
+    _refuse_values(tree)
+    return tree, yaml.load(text, Loader=loader)  # noqa: S506  (both are safe)
 
 
 def _without_values(problem: str) -> str:
@@ -52,9 +61,9 @@ def _without_values(problem: str) -> str:
     return re.sub(r""" (['"])(?!<)(?:(?!\1).){2,}\1""", "", problem)
 
 
-def _refuse_depth(text: str) -> None:
+def _refuse_depth(text: str, loader: Any) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             line = event.start_mark.line + 1 if event.start_mark else 1

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import yaml
 from tokenizers import Tokenizer
 
 from ...runtime.generation.reply_vocabulary import ReplyCutter, list_slots
+from ...runtime.settings.yaml_file import read_yaml
 from .place import HERE, MODEL, ROWS
 
 WORDINGS: Final = HERE / "wordings.yaml"
@@ -60,7 +60,7 @@ class Course(NamedTuple):
 
 def read_wordings() -> dict[str, Any]:
     """Return what the desk says, by rule of its policy."""
-    found: dict[str, Any] = yaml.safe_load(WORDINGS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_yaml(WORDINGS.read_text(encoding="utf-8"))[1]
     return found
 
 
@@ -240,7 +240,7 @@ def _put_values(text: str, values: Mapping[str, str]) -> str:
 
 def make_rows(part: str) -> list[dict[str, Any]]:
     """Return the rows of `train`, `validation` or `test`."""
-    turns: dict[str, Any] = yaml.safe_load(TURNS.read_text(encoding="utf-8"))
+    turns: dict[str, Any] = read_yaml(TURNS.read_text(encoding="utf-8"))[1]
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     return [*Desk(read_wordings(), turns, part, tokenizer).rows()]
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.settings.yaml_file import YamlFile
+from murmura.runtime.settings import yaml_file
+from murmura.runtime.settings.yaml_file import YamlFile, read_yaml
 
 
 class Part(BaseModel):
@@ -49,6 +51,32 @@ def test_a_flaw_is_said_with_its_line_and_key(tmp_path, text, says):
         read(path, text)
     assert str(caught.value).startswith(f"{path}{says}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "a: {b: [1, 2.5, 1e3, 0x1f, 0o17, 017], c: ~}\n'd': \"\\u00e9\\n\"\n",
+        "a: &a {b: 1, c: yes}\nd:\n  <<: *a\n  e: [*a, on, No]\n",
+        "a: |\n  two\n  lines\n\nb: >-\n  one\n  line\nc: 2024-01-31\nd: 2024-01-31T10:00:00Z\n",
+        "a:\r\n- b: 'it''s'\r\n# comment\r\n- ? c\r\n  : d\r\n",
+        "\ufeffa: \U0001f600 é\nb: {c: http://d:80/e, f:g}\n",
+        "a: !!str 12\nb: !!float 1\nc: .inf\nd: 190:20:30\ne: 1_000\n",
+    ],
+)
+def test_the_parser_in_c_reads_what_the_one_in_python_reads(text, monkeypatch):
+    def flat(node: yaml.Node | None) -> object:
+        if not isinstance(node, yaml.CollectionNode):
+            return node and (node.tag, node.value, node.start_mark.line)
+        inner = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        return (node.tag, node.start_mark.line, [flat(part) for part in inner])
+
+    tree, value = read_yaml(text)
+    monkeypatch.setattr(yaml_file, "FAST_LOADER", yaml.SafeLoader)
+    expected, same = read_yaml(text)
+    assert (flat(tree), value) == (flat(expected), same)
 
 
 def test_mappings_may_be_merged(tmp_path):
