@@ -10,7 +10,7 @@ ARGS ?=
 # Tests wait for brokers and processes more than they compute, so two workers finish sooner on two cores too. One process: make test WORKERS=0
 WORKERS ?= 2
 
-.PHONY: help demo demo-learn test lint format bench clean
+.PHONY: help demo demo-learn demo-experiment test lint format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ demo: $(VENV)/.demo  ## watch a bank's support desk being answered live, in this
 
 demo-learn: $(VENV)/.learn  ## watch the desk learn a new product from corrections, and go on answering
 	@$(BIN)/murmura demo-learn $(ARGS)
+
+demo-experiment: $(VENV)/.learn  ## watch a better version being promoted and a worse one being stopped
+	@$(BIN)/murmura demo-experiment $(ARGS)
 
 test: $(VENV)/.dev  ## run the whole test suite on a real Kafka
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -50,6 +50,7 @@ FOLDERS = {
     "scenarios",
     "scenarios/stage",
     "scenarios/support",
+    "scenarios/support/experiment",
     "schemas",
     "training",
     "training/cli",

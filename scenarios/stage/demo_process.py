@@ -23,27 +23,35 @@ def topics(topic: str, *others: str) -> dict[str, int]:
     return dict.fromkeys((topic, FEEDBACK, *ANSWERS, *others), 4) | {"murmura.retries": 3}
 
 
-def demo_settings(bootstrap: str, http: str | None, topic: str, model: dict[str, Any]) -> Settings:
-    """Return settings that ignore the environment: a production MURMURA_CONFIG must not affect a demo."""
+def demo_settings(
+    bootstrap: str,
+    http: str | None,
+    topic: str,
+    model: dict[str, Any],
+    agents: Sequence[str] = ANSWERING,
+    **more: dict[str, Any],
+) -> Settings:
+    """Return settings that ignore the environment: a production MURMURA_CONFIG must not affect a demo. `more`: further sections."""
     flags = {
         "app": "demo",
         "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
         "model": model,
         "producer": {"linger_ms": 0},
-        "agents": {agent: {"topics": [topic]} for agent in ANSWERING},
+        "agents": {agent: {"topics": [topic]} for agent in agents},
         "http": http or "127.0.0.1:0",
+        **more,
     }
     return load(flags=flags, environment=False)
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, model: Model | None = None, others: Sequence[str] = ()
+    settings: Settings, model: Model | None = None, others: Sequence[str] = (), answering: Sequence[str] = ANSWERING
 ) -> AsyncIterator[tuple[Serving, asyncio.Task[None]]]:
-    """Serve during the block: both agents, the feedback agent and `others`. The task ends early when serving fails."""
+    """Serve during the block: the agents that answer, the feedback agent and `others`. The task ends early when serving fails."""
     enough = asyncio.Event()
     started: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
-    agents = find_agents([*ANSWERING, "feedback", *others], settings.prefix)
+    agents = find_agents([*answering, "feedback", *others], settings.prefix)
     server = asyncio.create_task(serve(settings, agents, model=model, ready=started.set_result, stop=enough))
     try:
         await asyncio.wait((server, started), return_when=asyncio.FIRST_COMPLETED)

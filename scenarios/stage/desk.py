@@ -83,6 +83,10 @@ class Desk:
             self._settle(message, agent, what, at)
         return message
 
+    def find_message(self, place: Place) -> Message | None:
+        """Return the message at these coordinates; None where it is unknown, or was settled long ago."""
+        return self._by_place.get(place)
+
     def add_result(
         self, place: Place, agent: str, outputs: Mapping[str, dict[str, Any]], now: float, by: Answered | None = None
     ) -> None:

@@ -13,7 +13,7 @@ from ..stage.board import Board, Figure, Phase, Stage
 from ..stage.desk import Desk, Message
 from ..stage.exam import Paper
 from ..stage.person import feedback_on
-from ..stage.retraining import retraining
+from ..stage.subcommand import run_subcommand
 from ..stage.traffic import Customers, text_sample, until_true
 from .questions import NEW_PRODUCT, NEW_QUEUE
 
@@ -122,8 +122,10 @@ class Story:
         board = self._board
         board.begin(Stage.RETRAIN, time.monotonic(), "starting")
         board.phase = Phase.TRAINING
-        async with retraining(self._script.job, board.read_process_line) as process:
-            await process.finished()
+        async with run_subcommand(
+            "retrain", str(self._script.job), "--quiet", on_line=board.read_process_line
+        ) as process:
+            await process.finish()
         if not await until_true(lambda: board.swapped or board.failed is not None, SWAP_S):
             raise MurmuraError("the new version did not go live")
         if board.failed is not None:

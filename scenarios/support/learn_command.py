@@ -2,13 +2,9 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import io
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -72,7 +68,9 @@ def demo_learn(
     print(
         "murmura demo-learn: a bank's support desk learns a new product, in this process and one beside it", flush=True
     )
-    _need_training()
+    from ..stage.work import need_training, work_folder
+
+    need_training("demo-learn")
     from ...runtime.cli.until_signalled import run_until_stopped
     from ...runtime.kafka.embedded_broker import EmbeddedBroker
     from ...runtime.observe import logs
@@ -80,7 +78,7 @@ def demo_learn(
     held = io.StringIO()  # log lines would break the live screen
     logs.configure("warning", "pretty", stream=held)
     try:
-        with _work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
+        with work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
             settings = _publish_model(work, broker.bootstrap, http, device)
             script = _script(work, settings, data, quick=quick)
             desk, board = run_until_stopped(lambda stop: _demo(settings, script, rate, stay, stop))
@@ -90,26 +88,6 @@ def demo_learn(
         sys.stderr.write(held.getvalue())
     _print_outcome(desk, board, keep)
     raise typer.Exit(0 if board.complete and not desk.open else 1)
-
-
-def _need_training() -> None:
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "peft", "sklearn")):
-        raise SetupError("demo-learn trains a model: `make demo-learn`, or pip install 'murmura[demo,training]'")
-
-
-@contextlib.contextmanager
-def _work_folder(keep: Path | None) -> Iterator[Path]:
-    """Yield the folder for all output, the model cache included: the user's own cache is not used."""
-    with contextlib.ExitStack() as stack:
-        if keep is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="murmura-learn-")))
-        else:
-            if keep.exists():
-                raise SetupError(f"--keep {keep}: it exists; name a new folder")
-            keep.mkdir(parents=True)
-            folder = keep.resolve()
-        os.environ["MURMURA_CACHE"] = str(folder / "cache")
-        yield folder
 
 
 def _topics() -> dict[str, int]:

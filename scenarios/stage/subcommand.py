@@ -1,11 +1,10 @@
-"""Runs `murmura retrain` in a separate process."""
+"""Runs a `murmura` command in a separate process."""
 
 import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import MurmuraError
@@ -14,15 +13,15 @@ _KEPT_LINES: Final = 20
 _MURMURA: Final = "from murmura.runtime.cli.main import main; main()"  # the script may not be on the path
 
 
-class Retraining:
-    """A running `murmura retrain`, at low priority: the desk keeps answering on the same cores."""
+class Subcommand:
+    """A running command, at low priority: the desk keeps answering on the same cores."""
 
-    def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> None:
-        self._process, self._on_line = process, on_line
+    def __init__(self, process: asyncio.subprocess.Process, name: str, on_line: Callable[[str], None]) -> None:
+        self._process, self._name, self._on_line = process, name, on_line
         self._last: list[str] = []
 
-    async def finished(self) -> None:
-        """Wait for its end. Raises MurmuraError with its last line unless the new version was released."""
+    async def finish(self) -> None:
+        """Wait for its end. Raises MurmuraError with its last line where it has failed."""
         assert self._process.stdout is not None
         async for raw in self._process.stdout:
             line = raw.decode(errors="replace").strip()
@@ -31,21 +30,21 @@ class Retraining:
                 self._on_line(line)
         if code := await self._process.wait():
             last = self._last[-1].removeprefix("murmura: ") if self._last else "it said nothing"
-            raise MurmuraError(f"murmura retrain ended with {code}: {last}")
+            raise MurmuraError(f"murmura {self._name} ended with {code}: {last}")
 
 
 @asynccontextmanager
-async def retraining(job: Path, on_line: Callable[[str], None]) -> AsyncIterator[Retraining]:
-    """Start it, and terminate it at the end of the block. `on_line` is called with each line of its output."""
+async def run_subcommand(name: str, *arguments: str, on_line: Callable[[str], None]) -> AsyncIterator[Subcommand]:
+    """Start `murmura NAME ARGUMENTS`, and terminate it at the end of the block. `on_line` is called with each line of its output."""
     process = await asyncio.create_subprocess_exec(
-        *_with_low_priority(sys.executable, "-c", _MURMURA, "retrain", str(job), "--quiet"),
+        *_with_low_priority(sys.executable, "-c", _MURMURA, name, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,  # the parent handles Ctrl-C
     )
     try:
-        yield Retraining(process, on_line)
+        yield Subcommand(process, name, on_line)
     finally:
         if process.returncode is None:
             process.terminate()
