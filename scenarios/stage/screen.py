@@ -38,12 +38,14 @@ class Facts:
     device: str
     url: str
     tasks: tuple[TaskSpec, ...]
+    console: str | None = None
+    """Address of the console beside it."""
 
     @classmethod
-    def from_model(cls, model: Model, url: str) -> "Facts":
+    def from_model(cls, model: Model, url: str, console: str | None = None) -> "Facts":
         manifest = model.manifest
         name = f"{manifest.name} version {manifest.version}"
-        return cls(name, model.device, url, order_tasks(find_shown(manifest.tasks)))
+        return cls(name, model.device, url, order_tasks(find_shown(manifest.tasks)), console)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]
         *([(f"{desk.refused_verdicts}", "refused")] if desk.refused_verdicts else []),
     )
     line = Text("   ").join(Text.assemble((value, "bold"), f" {what}") for value, what in figures)
-    addresses = Text(f"metrics {facts.url}/metrics   health {facts.url}/readyz", "dim")
+    addresses = Text(addresses_line(facts, "   "), "dim")
     lines = [line, addresses, Text(GO_ON_SHORT, "dim"), Text("")]
     if now.typed is None:
         lines.append(Text("Ctrl-C ends", "dim"))
@@ -208,6 +210,12 @@ def foot(facts: Facts, desk: Desk, now: Now, width: int) -> list[RenderableType]
     for one in lines:
         one.no_wrap, one.overflow = True, "ellipsis"
     return [Rule(style="dim"), *lines]
+
+
+def addresses_line(facts: Facts, between: str = ", ") -> str:
+    """Return what can be opened in a browser."""
+    found = [f"metrics {facts.url}/metrics", f"health {facts.url}/readyz"]
+    return between.join([f"console {facts.console}", *found] if facts.console else found)
 
 
 GO_ON_SHORT: Final = "next: murmura serve --bootstrap YOUR_KAFKA --model FOLDER   murmura train RECIPE --data FOLDER"

@@ -6,11 +6,12 @@ import sys
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ...runtime.cli import options
+from ...runtime.errors import SetupError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,10 @@ Http = Annotated[
 ]
 
 
+REVIEWS: Final = {"per_minute": 30, "random_per_minute": 10}
+"""So that there is something to review."""
+
+
 def demo(
     model: options.Model = None,
     messages: Annotated[
@@ -38,6 +43,12 @@ def demo(
     ] = None,
     device: options.Device = None,
     http: Http = None,
+    console: Annotated[
+        str | None,
+        typer.Option(
+            "--console", metavar="HOST:PORT", help="Open the console for the browser beside it; port 0: a free one."
+        ),
+    ] = None,
 ) -> None:
     """Watch messages being classified and analysed, live.
 
@@ -45,6 +56,8 @@ def demo(
     answer with a key.
 
     Example: [bold]murmura demo --seconds 20[/bold]
+
+    With the console, where answers are reviewed in the browser: [bold]murmura demo --console 127.0.0.1:9480[/bold]
 
     With your own model and texts: [bold]murmura demo --model models/desk --messages texts.jsonl[/bold]
     """
@@ -62,9 +75,11 @@ def demo(
     held = io.StringIO()  # log lines would break the live table
     logs.configure("warning", "pretty", stream=held)
     try:
-        with EmbeddedBroker(topics(TOPIC, *talk_topics(POLICY))) as broker:
-            settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device})
-            desk = run_until_stopped(lambda stop: _demo(settings, samples_file, rate, seconds, stop))
+        reviewed = ["murmura.reviews", "murmura.models", "murmura.events"] if console else []
+        with EmbeddedBroker(topics(TOPIC, *talk_topics(POLICY), *reviewed)) as broker:
+            sections = {"reviews": REVIEWS} if console else {}
+            settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device}, **sections)
+            desk = run_until_stopped(lambda stop: _demo(settings, samples_file, rate, seconds, console, stop))
     finally:
         sys.stderr.write(held.getvalue())
     print(
@@ -75,7 +90,12 @@ def demo(
 
 
 async def _demo(
-    settings: "Settings", samples_file: Path, rate: float, seconds: float | None, stop: asyncio.Event
+    settings: "Settings",
+    samples_file: Path,
+    rate: float,
+    seconds: float | None,
+    console: str | None,
+    stop: asyncio.Event,
 ) -> "Desk":
     """Load the model, serve, and show the answers until `stop` or for `seconds`."""
     from ...runtime.model.assembled import resolve
@@ -100,8 +120,26 @@ async def _demo(
     else:
         print(f"no conversation is shown: {misfit}", flush=True)
     model = await asyncio.to_thread(lambda: Model.load(resolve(folder), device=device))
-    async with serving(settings, model, [AGENT] if talk else []) as (started, server):
-        return await _watch(settings, started, samples, talk, rate, seconds, stop, server)
+    async with (
+        serving(settings, model, [AGENT] if talk else []) as (started, server),
+        _open_console(settings, console, started.url) as url,
+    ):
+        return await _watch(settings, started, samples, talk, rate, seconds, url, stop, server)
+
+
+def _open_console(
+    settings: "Settings", address: str | None, process_url: str
+) -> "AbstractAsyncContextManager[str | None]":
+    """Serve the console where an address is given."""
+    if address is None:
+        return nullcontext()
+    try:
+        from ..stage.console_beside import console_beside
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"--console needs {error.name}: `make console`, or pip install 'murmura[demo,console]'"
+        ) from None
+    return console_beside(settings, address, process_url)
 
 
 async def _watch(
@@ -111,6 +149,7 @@ async def _watch(
     talk: "Talk | None",
     rate: float,
     seconds: float | None,
+    console_url: str | None,
     stop: asyncio.Event,
     server: asyncio.Task[None],
 ) -> "Desk":
@@ -126,7 +165,7 @@ async def _watch(
     from .place import RECIPE, TOPIC
 
     console = Console()
-    facts = Facts.from_model(serving.engine.model, serving.url)
+    facts = Facts.from_model(serving.engine.model, serving.url, console_url)
     desk = Desk(frozenset(ANSWERING))
     async with (
         open_reader(settings.kafka, [*ANSWERS, REPLIES], from_beginning=True) as consumer,
@@ -153,12 +192,12 @@ def _show(
     """Show a live table on a terminal, else print a line per message."""
     from ..stage.live import can_show, show_live
     from ..stage.person import Person
-    from ..stage.screen import plain_line, screen, talk_line
+    from ..stage.screen import addresses_line, plain_line, screen, talk_line
 
     if can_show(console):
         draw = partial(screen, facts, desk, talk.exchanges if talk else None)
         return show_live(console, desk, serving.metrics, draw, Person(desk, customers, facts.tasks).types)
-    console.print(f"metrics {facts.url}/metrics, health {facts.url}/readyz", soft_wrap=True)
+    console.print(addresses_line(facts), soft_wrap=True)
     desk.on_settled.append(lambda message: print(plain_line(message, facts.tasks), flush=True))
     if talk is not None:
         talk.on_reply.append(lambda exchange: print(talk_line(exchange), flush=True))

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import termios
+from urllib.request import urlopen
 
 import pytest
 from cli_in_process import run_here
@@ -25,10 +26,14 @@ def counts(line: str) -> list[int]:
 
 
 def test_without_a_terminal_it_prints_lines_and_its_books_balance(tiny_model):
-    command = demo("--model", tiny_model, "--seconds", 4, "--rate", 30)
+    command = demo("--model", tiny_model, "--seconds", 4, "--rate", 30, "--console", "127.0.0.1:0")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
     first = process.stdout.readline()
+    before = [process.stdout.readline() for _ in range(3)]
+    addresses = next(line for line in before if line.startswith("console http"))
+    page = urlopen(addresses.split()[1].rstrip(","), timeout=30).read().decode()
     rest, errors = process.communicate(timeout=60)
+    rest = "".join(before) + rest
     lines = rest.splitlines()
     published, answered, dead, lost = counts(lines[-1])
     assert process.returncode == 0
@@ -41,6 +46,7 @@ def test_without_a_terminal_it_prints_lines_and_its_books_balance(tiny_model):
     assert sum(" ms" in line for line in lines) == published
     assert any("/metrics" in line and "/readyz" in line for line in lines)
     assert "murmura serve --bootstrap HOST:PORT" in rest
+    assert "classification" in page
 
 
 def test_on_a_terminal_a_person_can_type_a_message_and_leave(tiny_model):
