@@ -1,6 +1,7 @@
 """Runs a `murmura` command in a separate process."""
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,13 +36,20 @@ class Subcommand:
 
 @asynccontextmanager
 async def run_subcommand(name: str, *arguments: str, on_line: Callable[[str], None]) -> AsyncIterator[Subcommand]:
-    """Start `murmura NAME ARGUMENTS`, and terminate it at the end of the block. `on_line` is called with each line of its output."""
+    """Start `murmura NAME ARGUMENTS`, and terminate it at the end of the block. `on_line` is called with each line of its output.
+
+    Settings of the environment, which are those of a production, do not reach it, but for the cache.
+    """
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("MURMURA_") or key == "MURMURA_CACHE"
+    }
     process = await asyncio.create_subprocess_exec(
         *_with_low_priority(sys.executable, "-c", _MURMURA, name, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,  # the parent handles Ctrl-C
+        env=environment,
     )
     try:
         yield Subcommand(process, name, on_line)

@@ -91,7 +91,6 @@ async def _demo(settings: "Settings", work: Path, rate: float, stop: asyncio.Eve
     """Train the versions, serve the first one, and let the two experiments run during the traffic, until their end or `stop`."""
     from ....runtime.kafka.groupless_reader import open_reader
     from ....runtime.release.store import ModelStore
-    from ....schemas.experiment import Rules
     from ...stage.demo_process import serving
     from ...stage.desk import Desk
     from ...stage.traffic import Customers, open_hours, text_sample
@@ -107,7 +106,7 @@ async def _demo(settings: "Settings", work: Path, rate: float, stop: asyncio.Eve
         serving(settings, answering=AGENTS) as (started, server),
         Customers(settings, desk, TOPIC) as customers,
     ):
-        story = Story(settings, store, Rules.model_validate(HOURS), customers, People(answers), say)
+        story = Story(settings, _write_rules(work), customers, People(answers), say)
         events = {f"{settings.prefix}.reviews": story.read_review, f"{settings.prefix}.events": story.read_event}
         results = [f"{settings.prefix}.{agent}.results" for agent in AGENTS]
         topics = [*results, f"{settings.prefix}.deadletters", *events]
@@ -148,6 +147,12 @@ async def _make_trials(settings: "Settings", store: "ModelStore", work: Path, sa
         Trial(better, "learned from all examples", ServingEventKind.EXPERIMENT_COMPLETED),
         Trial(worse, "learned from wrong labels", ServingEventKind.EXPERIMENT_STOPPED),
     )
+
+
+def _write_rules(work: Path) -> Path:
+    file = work / "rules.yaml"
+    file.write_text("".join(f"{key}: {value:.4f}\n" for key, value in HOURS.items()), encoding="utf-8")
+    return file
 
 
 def _print_score(line: str) -> None:

@@ -5,22 +5,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from ....runtime.errors import MurmuraError
-from ....runtime.release.states import publish_state, read_states
-from ....runtime.release.store import ModelStore
 from ....runtime.settings.settings import Settings
-from ....schemas.experiment import Experiment, Rules
-from ....schemas.release import started
 from ....schemas.review import Review
 from ....schemas.serving_event import ServingEvent, ServingEventKind
+from ...stage.subcommand import run_subcommand
 from ...stage.traffic import Customers
 from .people import People
 from .versions import MODEL
 
-SHARE: Final = 0.5
+SHARE: Final = "50%"
 _JUDGE_EVERY_S: Final = 0.2
 _REVIEWS: Final = 10_000
 """Reviews that may wait for their answer to be read."""
@@ -48,10 +45,9 @@ class Trial:
 class Story:
     """Start each experiment and wait until it has ended by itself; people judge what is drawn for them meanwhile."""
 
-    def __init__(
-        self, settings: Settings, store: ModelStore, rules: Rules, customers: Customers, people: People, say: Say
-    ) -> None:
-        self._settings, self._store, self._rules = settings, store, rules
+    def __init__(self, settings: Settings, rules: Path, customers: Customers, people: People, say: Say) -> None:
+        """`rules`: the file with the rules of both experiments."""
+        self._settings, self._store, self._rules = settings, str(settings.model.store), rules
         self._customers, self._people, self._say = customers, people, say
         self._reviews: deque[Review] = deque(maxlen=_REVIEWS)
         self._ended: asyncio.Queue[ServingEvent] = asyncio.Queue()
@@ -98,16 +94,12 @@ class Story:
         self._say(f"ended after {time.monotonic() - began:.0f} s")
 
     async def _start(self, trial: Trial) -> None:
-        """Publish the release state in which the version answers its share, as `murmura models ab` does."""
-        topic, now = f"{self._settings.prefix}.models", datetime.now(UTC).replace(microsecond=0)
-        state = (await read_states(self._settings.kafka, topic))[MODEL]
-        experiment = Experiment(
-            id=f"{MODEL}-{trial.version}-{state.generation + 1}", share=SHARE, rules=self._rules, started=now
-        )
-        digest = self._store.digest(MODEL, trial.version)
-        new = started(state, trial.version, digest, experiment, by="the demo", why=trial.what, at=now)
-        await publish_state(self._settings.kafka, topic, new)
-        self._say(f"version {trial.version} ({trial.what}) answers {SHARE:.0%} of the customers")
+        """Let the version answer its share of the customers, by the command that anybody would use."""
+        arguments = [MODEL, str(trial.version), "--share", SHARE, "--rules", str(self._rules), "--no-power"]
+        where = ["--store", self._store, "--bootstrap", self._settings.kafka.bootstrap_servers]
+        why = ["--why", trial.what, "--by", "the demo"]
+        async with run_subcommand("models", "ab", *arguments, *where, *why, on_line=lambda line: None) as process:
+            await process.finish()
 
     async def _judge(self) -> None:
         """Send a verdict on each review whose answer has been read, until cancelled."""
