@@ -1,7 +1,7 @@
 """The serving process of a demo: a broker, settings independent of the environment, and the agents."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -29,9 +29,9 @@ def demo_settings(
     topic: str,
     model: dict[str, Any],
     agents: Sequence[str] = ANSWERING,
-    **more: dict[str, Any],
+    sections: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Return settings that ignore the environment: a production MURMURA_CONFIG must not affect a demo. `more`: further sections."""
+    """Return settings that ignore the environment: a production MURMURA_CONFIG must not affect a demo. `sections`: further ones."""
     flags = {
         "app": "demo",
         "kafka": {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": FETCH_MAX_WAIT_MS},
@@ -39,7 +39,7 @@ def demo_settings(
         "producer": {"linger_ms": 0},
         "agents": {agent: {"topics": [topic]} for agent in agents},
         "http": http or "127.0.0.1:0",
-        **more,
+        **(sections or {}),
     }
     return load(flags=flags, environment=False)
 

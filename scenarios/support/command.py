@@ -78,7 +78,9 @@ def demo(
         reviewed = ["murmura.reviews", "murmura.models", "murmura.events"] if console else []
         with EmbeddedBroker(topics(TOPIC, *talk_topics(POLICY), *reviewed)) as broker:
             sections = {"reviews": REVIEWS} if console else {}
-            settings = demo_settings(broker.bootstrap, http, TOPIC, {"folder": folder, "device": device}, **sections)
+            settings = demo_settings(
+                broker.bootstrap, http, TOPIC, {"folder": folder, "device": device}, sections=sections
+            )
             desk = run_until_stopped(lambda stop: _demo(settings, samples_file, rate, seconds, console, stop))
     finally:
         sys.stderr.write(held.getvalue())

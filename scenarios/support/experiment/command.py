@@ -84,7 +84,7 @@ def _settings(work: Path, bootstrap: str, http: str | None, device: str | None) 
     from .versions import MODEL
 
     model = {"store": str(work / "store"), "name": MODEL, "device": device}
-    return demo_settings(bootstrap, http, TOPIC, model, AGENTS, reviews={"random_share": RANDOM_SHARE})
+    return demo_settings(bootstrap, http, TOPIC, model, AGENTS, {"reviews": {"random_share": RANDOM_SHARE}})
 
 
 async def _demo(settings: "Settings", work: Path, rate: float, stop: asyncio.Event) -> "tuple[Desk, Story]":
