@@ -27,7 +27,7 @@ def count_batch(metrics: VersionMetrics, version: VersionLabels, entries: Sequen
             failed += entry.error is not None and not isinstance(entry.error, Closed)
             continue
         for task, output in entry.outputs.items():
-            if output.get("kind") == "classification":
+            if "abstained" in output:
                 outcomes[task, output.get("reason") or LABELLED] += 1
     metrics.classified(version, outcomes)
     if failed:

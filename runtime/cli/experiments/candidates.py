@@ -27,5 +27,5 @@ def check_candidate(store: "ModelStore", state: "ReleaseState", version: int) ->
 
 
 def _find_lacking(current: "ModelManifest", candidate: "ModelManifest") -> list[str]:
-    kinds = {task.name: task.kind for task in candidate.tasks}
-    return [f"task {task.name} ({task.kind})" for task in current.tasks if kinds.get(task.name) != task.kind]
+    has = {(task.name, task.kind) for task in candidate.tasks}
+    return [f"task {task.name} ({task.kind})" for task in current.tasks if (task.name, task.kind) not in has]
