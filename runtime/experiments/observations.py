@@ -24,15 +24,16 @@ _METADATA = "metadata."
 
 
 def find_unit(unit: Unit, key: bytes | None, request_id: str, metadata: Mapping[str, str]) -> str | None:
-    """Return the unit that a record belongs to; None where it has no such thing: the current version then answers it.
+    """Return the unit that a record belongs to; None where its metadata has no such field: the current version then answers it.
 
-    The key of a conversation's records is the conversation. Bytes that are no UTF-8 keep their value.
+    The key of a conversation's records is the conversation. Bytes that are no UTF-8 keep their value. A request without a
+    key is a unit of its own: its result has the request's id as key, and must be of the same unit.
     """
-    if unit == "request":
-        return request_id
     if unit.startswith(_METADATA):
         return metadata.get(unit.removeprefix(_METADATA))
-    return None if key is None else key.decode("utf-8", "surrogateescape")
+    if unit == "request" or key is None:
+        return request_id
+    return key.decode("utf-8", "surrogateescape")
 
 
 def count_result(result: Result) -> Counts:

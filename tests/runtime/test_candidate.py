@@ -20,11 +20,13 @@ from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.observe.version_metrics import VersionLabels
+from murmura.runtime.output.reviews import Reviews
 from murmura.runtime.release.slot import ModelSlot
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.result import Result
+from murmura.schemas.review import Review
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])
 MOOD = TaskSpec(name="mood", kind="classification", labels=["good", "bad"])
@@ -74,7 +76,7 @@ class ByLetter(Assignment):
 class Process:
     """A dispatcher, an engine and a slot."""
 
-    def __init__(self, engine, *agents):
+    def __init__(self, engine, *agents, reviews=None):
         self.engine, self.broker, self.tracker = engine, Broker(), Tracker()
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(
@@ -85,6 +87,7 @@ class Process:
             routes=make_routes(agents, engine.model.manifest, "test"),
             dead_letters="dead",
             max_value_bytes=1000,
+            reviews=reviews,
         )
         self.slot = ModelSlot(Settings(app="test"), agents, engine, self.dispatcher)
         self.faults, self.offset = [], 0
@@ -112,15 +115,20 @@ class Process:
         async with asyncio.timeout(60):
             while self.tracker.progress(PARTITION).committable != self.offset:
                 await asyncio.sleep(0.001)
-        assert {message.topic for message in self.broker.taken} == {"out"}, "no dead letter"
-        return [Result.model_validate_json(message.value) for message in self.broker.taken]
+        assert {message.topic for message in self.broker.taken} <= {"out", "reviews"}, "no dead letter"
+        return self.taken("out", Result)
+
+    def taken(self, topic, kind):
+        """Return what was published to a topic."""
+        return [kind.model_validate_json(message.value) for message in self.broker.taken if message.topic == topic]
 
 
 @pytest.fixture
 async def process():
     engine = Engine(model(1), token_budget=1000, max_in_flight=1)
     await engine.start()
-    made = Process(engine, AGENT, SECOND)
+    reviews = Reviews("reviews", "test", per_minute=0, margin=0.2, band=0.1, random_share=1.0)
+    made = Process(engine, AGENT, SECOND, reviews=reviews)
     yield made
     for task in made.running:
         task.cancel()
@@ -146,6 +154,23 @@ async def test_results_say_how_slow_their_pass_was_while_a_candidate_answers_a_s
     assert {result.model.version for result in results if result.pass_ratio is not None} == {1, 2}
     process.slot.drop_candidate()
     assert {result.pass_ratio for result in await process.send({"id": "a2", "text": "x"})} == {None}
+
+
+async def test_one_answer_of_each_drawn_unit_is_asked_about_whichever_version_gave_it(process):
+    process.put_candidate(model(2), ByLetter("spring", "metadata.shop", 0.5))
+    asked = [{"id": f"{side}{n}", "text": "x", "metadata": {"shop": side}} for n in range(3) for side in "ab"]
+    results = await process.send(*asked, {"id": "a9", "text": "x"})
+    reviews = process.taken("reviews", Review)
+    assert len(results) == 14
+    assert {(each.model.version, each.experiment, each.sampling_rate) for each in reviews} == {
+        (1, "spring", 1.0),
+        (2, "spring", 1.0),
+    }
+    assert len(reviews) == 2
+    assert {each.prediction_id for each in reviews} <= {each.prediction_id for each in results}
+    process.slot.drop_candidate()
+    await process.send(*({**each, "id": each["id"] + "x"} for each in asked))
+    assert process.taken("reviews", Review) == []
 
 
 async def test_figures_are_counted_by_version_and_what_a_candidate_fails_on_is_one_of_them(process):

@@ -13,7 +13,7 @@ from kafka_topics import create_topics
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.cli.doctor import _has_experiment
-from murmura.runtime.cli.experiments.inputs import parse_share
+from murmura.runtime.cli.experiments.inputs import note_missing_reviews, parse_share
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
@@ -21,7 +21,7 @@ from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings, Settings
-from murmura.schemas.experiment import Rules
+from murmura.schemas.experiment import Measure, Rules
 from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import ReleaseState, released
 
@@ -280,6 +280,15 @@ def test_a_mistake_in_the_rules_is_one_line_with_file_and_key(text, message, tmp
     (tmp_path / "rules.yaml").write_text(text)
     given = ("--rules", "rules.yaml", "--bootstrap", "127.0.0.1:1")
     assert message in refused_here("models", "canary", "desk", 3, *given, cwd=tmp_path)
+
+
+def test_a_line_says_where_agreement_decides_and_nobody_is_asked_at_random(capsys):
+    note_missing_reviews(Settings(), Rules())
+    assert "reviews.random_share is 0 in these settings" in capsys.readouterr().err
+    note_missing_reviews(Settings(reviews={"random_share": 0.01}), Rules())
+    withheld = [Measure(measure="withheld")]
+    note_missing_reviews(Settings(), Rules(goals=withheld, guardrails=withheld))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_share_is_written_in_per_cent_or_as_a_number():

@@ -195,12 +195,12 @@ def test_a_random_answer_of_any_kind_is_a_record_with_its_rate_and_is_not_asked_
 
 def of_unit(unit: str | None, share: float = 0.5, experiment: str = "spring", version: int = 3) -> Entry:
     """An answer to a record of a unit, by the side that the unit is on."""
-    key = unit and unit.encode()
-    record = ConsumerRecord("in", 0, 0, 0, 0, key, b"t", None, -1, 1, ())
-    request = Incoming("t", request_id="r", topic="in", partition=0, offset=0, timestamp=0, key=key)
+    record = ConsumerRecord("in", 0, 0, 0, 0, None, b"t", None, -1, 1, ())
+    metadata = {} if unit is None else {"shop": unit}
+    request = Incoming("t", request_id="r", topic="in", partition=0, offset=0, timestamp=0, metadata=metadata)
     made = entry(classified("refund", 1.0))
     made.context = Delivery(record, None, request)
-    made.context.choose_side(Assignment(experiment, "key", share))
+    made.context.choose_side(Assignment(experiment, "metadata.shop", share))
     return made
 
 

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ...errors import SetupError
 
 if TYPE_CHECKING:
     from ....schemas.experiment import Rules
+    from ...settings.settings import Settings
 
 
 def parse_share(text: str) -> float:
@@ -52,3 +55,14 @@ def read_rules(path: Path | None) -> "Rules":
     from ...settings.yaml_file import YamlFile
 
     return YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
+
+
+def note_missing_reviews(settings: "Settings", rules: "Rules") -> None:
+    """Print a line where the rules judge by agreement and these settings ask nobody at random."""
+    by_agreement = [measure.key for measure in (*rules.goals, *rules.guardrails) if measure.measure == "agreement"]
+    if by_agreement and not settings.reviews.random_share:
+        typer.echo(
+            f"reviews.random_share is 0 in these settings: where `murmura serve` has the same, nobody is asked at random, "
+            f"and {by_agreement[0]} decides nothing",
+            err=True,
+        )

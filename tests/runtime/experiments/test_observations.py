@@ -52,8 +52,8 @@ def test_units_of_a_record(unit: str, found: str | None) -> None:
     assert find_unit(unit, b"customer-1", "r", {"shop": "north"}) == found
 
 
-def test_a_record_without_a_key_has_no_unit_and_any_bytes_are_one() -> None:
-    assert find_unit("key", None, "r", {}) is None
+def test_a_request_without_a_key_is_a_unit_of_its_own_as_its_result_is_and_any_bytes_are_one() -> None:
+    assert find_unit("key", None, "r", {}) == find_unit("key", b"r", "r", {}) == "r"
     assert find_unit("key", b"\xff", "r", {}) != find_unit("key", b"\xfe", "r", {})
 
 

@@ -30,16 +30,21 @@ def _experiment(share: float = 0.5, raises: tuple[Raise, ...] = (), **rules: obj
         "tuning": 300,
     } | rules
     return Experiment(
-        id="spring", unit="key", share=share, rules=Rules.model_validate(chosen), started=START, raises=list(raises)
+        id="spring",
+        unit="metadata.shop",
+        share=share,
+        rules=Rules.model_validate(chosen),
+        started=START,
+        raises=list(raises),
     )
 
 
 def _answer(number: int, unit: str | None, experiment: Experiment, **changes: object) -> Answer:
     on_candidate = unit is not None and place_unit(experiment.id, unit) < experiment.share
     fields: dict[str, object] = {
-        "key": None if unit is None else unit.encode(),
+        "key": None,
         "request_id": f"request-{number}",
-        "metadata": {},
+        "metadata": {} if unit is None else {"shop": unit},
         "prediction_id": f"{number:032x}",
         "counts": {"errors": (0.0, 1.0), "withheld": (0.0, 1.0)},
         "version": 2 if on_candidate else 1,
