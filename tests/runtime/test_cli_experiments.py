@@ -229,6 +229,8 @@ def test_status_shows_what_runs_and_the_sums_once_there_are_some(broker, desk, t
     ]
     done = run_here("experiment", "report", "desk", *desk.at, "--out", "no/report.md", cwd=tmp_path)
     assert done.stderr.endswith("murmura: --out no/report.md: No such file or directory\n")
+    desk.run("stop")
+    assert f"its latest was {began.id}: `murmura experiment report desk`" in experiment("status", "desk")
     assert "shop has no release in murmura.models" in refused_here("experiment", "status", "shop", *desk.at)
 
 

@@ -124,13 +124,13 @@ async def test_an_event_that_is_not_taken_in_time_is_dropped_and_the_next_one_tr
 async def test_stopping_sends_what_is_left_and_waits_for_no_broker(broker):
     events = broker.events()
     events.emit(Kind.MODEL_SWAPPED, name="desk", version=2)
-    await events.stop()
+    assert await events.finish(60.0)
     assert len(broker.taken) == 1
     broker.closed = True
     events = broker.events()
     events.emit(Kind.PAUSED)
     async with asyncio.timeout(60):
-        await events.stop()
+        assert not await events.finish(0.1)
 
 
 def test_a_pause_is_told_once_it_lasts_and_its_end_with_its_seconds():

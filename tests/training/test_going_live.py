@@ -10,7 +10,8 @@ from tiny_loop import write_corrections, write_job
 from murmura.runtime.errors import SetupError, VersionRefused
 from murmura.runtime.model.folder import read_manifest
 from murmura.runtime.release.store import ModelStore
-from murmura.schemas.release import ReleaseState, released, rolled_back
+from murmura.schemas.experiment import Experiment
+from murmura.schemas.release import ReleaseState, released, rolled_back, started
 from murmura.training.retrain import checks as job_checks
 from murmura.training.retrain import going_live, stages, starting_point
 from murmura.training.retrain import run as retraining
@@ -71,6 +72,18 @@ def another(base: Path, folder: Path) -> Path:
     manifest["tasks"][0]["thresholds"] = {"accept": 0.5}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def test_a_release_ends_no_experiment_of_people(desk_base, store, states, tmp_path):
+    for _ in range(2):
+        store.push(desk_base / "desk")
+    experiment = Experiment(id="desk-2", share=0.05, started=NOW)
+    states["desk"] = running = started(live(store, 1), 2, store.digest("desk", 2), experiment, by="ann", why="", at=NOW)
+    with pytest.raises(
+        SetupError, match="desk 2 is in experiment desk-2, which a release would end: run the job after it"
+    ):
+        retrain(job(tmp_path, desk_base), tmp_path / "work", quiet=True)
+    assert states == {"desk": running}
 
 
 def test_a_folder_is_released_over_the_live_version_that_it_is(desk_base, store, states, tmp_path):

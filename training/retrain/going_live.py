@@ -41,12 +41,17 @@ def check_live(job: Job, name: str, began: str, version: int) -> None:
 
 
 def refuse_another_live(job: Job, state: ReleaseState | None, began: str, version: int) -> None:
-    """Raise SetupError when another version is live than the one that the gate compares with.
+    """Raise SetupError when another version is live than the one that the gate compares with, or is in an experiment.
 
     `began` is the identity of what the run started from, `version` its number.
     """
     if state is None:
         return
+    if (tried := state.candidate) is not None and tried.experiment is not None:
+        raise SetupError(
+            f"{state.name} {tried.version} is in experiment {tried.experiment.id}, which a release would end: run the job "
+            f"after it, end it with `murmura models stop {state.name}`, or set release.release: false"
+        )
     assert job.model.store is not None
     store, live = ModelStore(job.model.store), state.current
     try:

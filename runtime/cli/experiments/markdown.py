@@ -79,7 +79,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Shown, not judged: each interval is that of a measure alone."
         yield ""
         yield from _table(MEASURE_COLUMNS, measure_cells(report.by_task))
-    yield from _counts("Who answered", report.answers)
+    names = {"control": "current", "fallback": "current in place of the candidate"}
+    yield from _counts("Who answered", {names.get(who, who): number for who, number in report.answers.items()})
     yield from _counts("Records in no sum", report.skipped)
     if report.decided:
         yield "## Decisions"

@@ -111,8 +111,11 @@ def _print_model(settings: "Settings", state: "ReleaseState") -> None:
     candidate = state.candidate
     if candidate is None:
         typer.echo(f"{state.name} {state.current.version} answers all: no experiment runs")
+        ended = [kept for kept in _read_kept(settings).values() if kept.model == state.name]
+        if ended:
+            typer.echo(f"its latest was {ended[-1].experiment.id}: `murmura experiment report {state.name}`")
         return
-    kept = _find_kept(settings, candidate)
+    kept = _read_kept(settings).get(candidate.experiment.id) if candidate.experiment else None
     if kept is None:
         names = ["model", "current", "candidate", "experiment", "share", "unit", "since"]
         print_table(["", ""], [list(pair) for pair in zip(names, _row(state, candidate), strict=True)])
@@ -125,11 +128,9 @@ def _print_model(settings: "Settings", state: "ReleaseState") -> None:
     print_table(MEASURE_COLUMNS, measure_cells((*found.rows, *found.by_task)))
 
 
-def _find_kept(settings: "Settings", candidate: "Candidate") -> "ExperimentState | None":
-    if candidate.experiment is None:
-        return None
+def _read_kept(settings: "Settings") -> "dict[str, ExperimentState]":
     try:
-        return read_kept(settings).get(candidate.experiment.id)
+        return read_kept(settings)
     except SetupError as error:
         typer.echo(f"only the release state is shown: {error}", err=True)
-        return None
+        return {}

@@ -1,6 +1,7 @@
 """Sums, intervals and decisions, against known answers and against simulated experiments."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,3 +144,13 @@ def test_different_versions_end_rightly() -> None:
     assert better.stopped == worse.promoted == 0.0
     assert better.median_units is not None
     assert 500 < better.median_units < 10_000
+
+
+def test_more_measures_take_longer_and_what_is_no_guardrail_stops_nothing() -> None:
+    better = Setup(0.5, 0.8, improvement=0.06, units=4000, looks=20)
+    one, three = simulate(better, 200), simulate(replace(better, goals=3, goal_margin=0.02), 200)
+    assert one.promoted > three.promoted > 0.0
+    worse = replace(better, improvement=-0.2)
+    assert simulate(worse, 50).stopped == 1.0
+    assert simulate(replace(worse, guardrails=0), 50).stopped == 0.0
+    assert simulate(replace(worse, guardrail_margin=-0.5), 50).stopped == 0.0

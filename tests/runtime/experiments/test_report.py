@@ -97,6 +97,7 @@ def test_the_report_is_markdown_of_tables_of_as_many_cells_in_each_line():
     assert "| passes | p95 of time / calibrated: 1.00 current, 2.50 candidate |" in text
     assert "| 2025-01-31 12:00Z | stop | a \\| b c |" in text
     assert "| ended | stopped, 2025-01-31 12:00:00Z |" in text
+    assert "| current in place of the candidate | 3 |" in text
     assert "| unexposed | 7 |" in text
     for block in text.split("\n\n"):
         if block.startswith("|"):
