@@ -18,6 +18,9 @@ from .overview.screen import OverviewScreen
 from .reading.follower import Feed, Follower
 from .review.live import make_reviews
 from .review.screen import ReviewScreen, read_guidelines
+from .versions.changes import ReleaseChanges
+from .versions.index import MOST_EVENTS, VersionIndex
+from .versions.screen import VersionScreen
 from .web.application import make_application
 from .web.pages import Pages
 from .web.screens import Screen
@@ -39,13 +42,16 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     """Return the console; nothing is read before its work runs. `own`: agents beside the installed, as `module:attribute`."""
     kept = settings.console.kept_records, settings.console.kept_bytes
     known = find_known_agents(settings, own)
-    letters, figures = DeadLetterIndex(*kept), AgentFigures()
+    letters, figures, versions = DeadLetterIndex(*kept), AgentFigures(), VersionIndex()
     outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
     feeds = [
         Feed(settings.dead_letters, letters.take, kept[0]),
         Feed(settings.dead_letters, figures.take_dead_letters, kept[0]),
         Feed(f"{settings.prefix}.feedback", figures.take_feedback, kept[0]),
         *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
+        Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
+        Feed(f"{settings.prefix}.events", versions.take_events, MOST_EVENTS),
+        Feed(f"{settings.prefix}.training", versions.take_training, kept[0]),
     ]
     reviews = make_reviews(settings)
     guidelines = read_guidelines(settings.console.guidelines)
@@ -57,6 +63,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
+        VersionScreen(settings, versions, figures, metrics, ReleaseChanges(settings), follower, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
     closing: list[Callable[[], Awaitable[None]]] = []

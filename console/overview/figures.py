@@ -5,19 +5,22 @@ A window of time is kept in slices, so memory does not grow with the number of r
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ...runtime.wire.dead_letter_records import read_letter
 from ...runtime.wire.message import Record
 
+CURRENT: Final = "current"
 SLICE_S: Final = 10
 HOUR_S: Final = 3600
 _RATIO: Final = 1.2
 """Of the bounds of two neighbouring classes of times: a percentile is at most 20 % too high."""
 _MAX_AGENTS: Final = 200
 """Names of agents come from records; those beyond it are left out."""
+_MAX_NAMES: Final = 300
+"""Names that are counted in a slice: some come from records, too."""
 
 
 class RecentCounts:
@@ -28,7 +31,9 @@ class RecentCounts:
 
     def add(self, at: float, name: Hashable) -> None:
         number = int(at // SLICE_S)
-        self._slices.setdefault(number, Counter())[name] += 1
+        counts = self._slices.setdefault(number, Counter())
+        if name in counts or len(counts) < _MAX_NAMES:
+            counts[name] += 1
         if len(self._slices) > HOUR_S // SLICE_S + 1:
             del self._slices[min(self._slices)]
 
@@ -42,9 +47,18 @@ class RecentCounts:
         return found
 
 
-class _Model(msgspec.Struct):
+class _Model(msgspec.Struct, frozen=True):
     name: str
     version: int
+    variant: str = CURRENT
+
+
+class Served(NamedTuple):
+    """A version that answered. `variant`: `current`, or `candidate` for one beside it."""
+
+    name: str
+    version: int
+    variant: str = CURRENT
 
 
 class _Source(msgspec.Struct):
@@ -78,8 +92,13 @@ class AgentFigures:
         return sorted(self._counts)
 
     def version(self, agent: str) -> str | None:
-        """Return name and version of the model of the latest answer."""
+        """Return name and version of the model of the latest answer, of the current version if it answered any."""
         return self._versions.get(agent)
+
+    def served(self, agent: str, now: float, seconds: float) -> dict[Served, int]:
+        """Return the answers of the last `seconds` by version."""
+        counts = self.counts(agent, now, seconds)
+        return {name: count for name, count in counts.items() if isinstance(name, Served)}
 
     def counts(self, agent: str, now: float, seconds: float) -> Counter[Hashable]:
         found = self._counts.get(agent)
@@ -97,7 +116,12 @@ class AgentFigures:
             if any(isinstance(each, dict) and each.get("abstained") for each in result.outputs.values()):
                 self._add(result.agent, at, "withheld")
             if result.model is not None and result.agent in self._counts:
-                self._versions[result.agent] = f"{result.model.name} {result.model.version}"
+                self._note_model(result.agent, at, result.model)
+
+    def _note_model(self, agent: str, at: float, model: _Model) -> None:
+        self._add(agent, at, Served(model.name, model.version, model.variant))
+        if model.variant == CURRENT or agent not in self._versions:
+            self._versions[agent] = f"{model.name} {model.version}"
 
     def take_feedback(self, records: Sequence[Record]) -> None:
         for record in records:

@@ -14,6 +14,16 @@ _MOST_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that a process says it answers with. `process`: the address of its metrics."""
+
+    process: str
+    name: str
+    version: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessMetrics:
     """What the processes that answered said. `unanswered`: addresses without an answer."""
 
@@ -24,6 +34,7 @@ class ProcessMetrics:
     known: frozenset[str] = frozenset()
     """Agents of which it was said whether they are."""
     unanswered: tuple[str, ...] = ()
+    models: tuple[ServedModel, ...] = ()
 
 
 class MetricsReader:
@@ -56,7 +67,7 @@ class MetricsReader:
 def read_metrics(pages: Sequence[str | None], addresses: Sequence[str]) -> ProcessMetrics:
     """Return what pages of metrics say together; None stands for a process that did not answer."""
     lag: dict[str, float] = {}
-    suspended, known = set(), set()
+    suspended, known, models = set(), set(), []
     unanswered = [address for page, address in zip(pages, addresses, strict=True) if page is None]
     for page, address in zip(pages, addresses, strict=True):
         if page is None:
@@ -74,4 +85,7 @@ def read_metrics(pages: Sequence[str | None], addresses: Sequence[str]) -> Proce
                 known.add(sample.labels.get("agent", ""))
                 if sample.value:
                     suspended.add(sample.labels.get("agent", ""))
-    return ProcessMetrics(lag, frozenset(suspended), frozenset(known), tuple(unanswered))
+            elif sample.name == "murmura_model_info" and sample.value:
+                found = (sample.labels.get(label, "") for label in ("name", "version", "device"))
+                models.append(ServedModel(address, *found))
+    return ProcessMetrics(lag, frozenset(suspended), frozenset(known), tuple(unanswered), tuple(models))

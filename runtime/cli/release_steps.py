@@ -1,20 +1,14 @@
-"""Publishes the next release state of a model: what the commands that change releases have in common."""
+"""What the commands that change releases have in common: their author, and making a change."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SetupError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ...schemas.release import ReleaseState
-    from ..release.experiment_events import StepEvent
+    from ..release.changes import Change
     from ..settings.settings import Settings
-
-_EVENT_S: Final = 10.0
 
 By = Annotated[str | None, typer.Option("--by", metavar="WHO", help="Author in the history. Default: your user name.")]
 
@@ -32,48 +26,18 @@ def read_releases(settings: "Settings") -> "dict[str, ReleaseState]":
 
 
 def publish_next(
-    settings: "Settings", name: str, step: "Callable[[ReleaseState | None], ReleaseState | None]"
+    settings: "Settings", name: str, change: "Change"
 ) -> "tuple[ReleaseState | None, ReleaseState | None]":
-    """Publish the state that `step` returns for the current one (None: nothing to do); returns both.
-
-    A step of an experiment is an event in `murmura.events` too. A step that does not follow is a SetupError.
-    """
-    from pydantic import ValidationError
-
+    """Publish the state that `change` returns for the newest one (None: nothing to do); returns both."""
+    from ..release import changes
     from .until_signalled import run_until_stopped
 
-    before = read_releases(settings).get(name)
-    try:
-        new = step(before)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except ValueError as error:
-        raise SetupError(str(error)) from None
-    if new is not None:
-        run_until_stopped(lambda stop: _publish(settings, before, new))
-    return before, new
-
-
-async def _publish(settings: "Settings", before: "ReleaseState | None", new: "ReleaseState") -> None:
-    from ..release.experiment_events import event_of_step
-    from ..release.states import publish_state
-
-    await publish_state(settings.kafka, releases_topic(settings), new, producer=settings.producer)
-    event = event_of_step(before, new)
-    if event is not None and not await _emit(settings, event):
+    def on_lost_event() -> None:
         typer.echo(f"the event was not accepted by {settings.prefix}.events; the release is", err=True)
 
-
-async def _emit(settings: "Settings", event: "StepEvent") -> bool:
-    from ..kafka.producer import producer_factory
-    from ..kafka.publisher import Publisher
-    from ..output.serving_events import ServingEvents
-
-    make = producer_factory(settings.kafka, settings.producer)
-    events = ServingEvents(settings.app, f"{settings.prefix}.events", lambda: Publisher(make))
-    events.emit(event.kind, **event.facts)
-    return await events.finish(_EVENT_S)
+    return run_until_stopped(
+        lambda stop: changes.publish_next(settings, name, change, on_lost_event=on_lost_event)
+    )
 
 
 def now() -> datetime:

@@ -11,10 +11,9 @@ from .release_steps import By, now, publish_next, read_releases, releases_topic,
 from .tables import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ...schemas.manifest import ModelManifest
     from ...schemas.release import ReleaseState, Step
+    from ..release.changes import Change
     from ..release.store import ModelStore
     from ..settings.settings import Settings
 
@@ -65,19 +64,12 @@ def release(
 
     Again, for processes that refused it: [bold]murmura models release desk 3 --again[/bold]
     """
-    from ...schemas.release import released
+    from ..release.changes import make_release
 
     settings = options.settings(config, bootstrap=bootstrap)
     model_store = open_store(settings, name, store)
-    model_store.describe(name, version)
-    digest = model_store.digest(name, version)
-
-    def step(state: "ReleaseState | None") -> "ReleaseState | None":
-        if not again and state is not None and (state.current.version, state.current.digest) == (version, digest):
-            return None
-        return released(state, name, version, digest, by=who(by), why=why, at=now())
-
-    _publish(settings, name, step)
+    change = make_release(model_store, name, version, by=who(by), why=why, at=now(), again=again)
+    _publish(settings, name, change)
 
 
 def rollback(
@@ -94,22 +86,10 @@ def rollback(
 
     Example: [bold]murmura models rollback desk --why "too many refunds"[/bold]
     """
-    from ...schemas.release import rolled_back
+    from ..release.changes import make_rollback
 
     settings = options.settings(config, bootstrap=bootstrap)
-
-    def step(state: "ReleaseState | None") -> "ReleaseState | None":
-        if state is None:
-            raise SetupError(f"{name} has no release to go back from; `murmura models history` names those that have")
-        try:
-            new = rolled_back(state, by=who(by), why=why, at=now())
-        except LookupError as error:
-            raise SetupError(f"{error.args[0]}; `murmura models release {name} VERSION` takes any") from None
-        if store or settings.for_model(name).model.store:
-            _check_unchanged(open_store(settings, name, store), new)
-        return new
-
-    _publish(settings, name, step)
+    _publish(settings, name, make_rollback(settings, name, by=who(by), why=why, at=now(), url=store))
 
 
 def history(
@@ -156,27 +136,14 @@ def stored_manifest(url: str, model: str) -> "ModelManifest":
 
 def open_store(settings: "Settings", name: str, url: str | None) -> "ModelStore":
     """Return the store of a model."""
-    from ..release.store import ModelStore
+    from ..release import changes
 
-    address = settings.for_model(name).model.store if url is None else url
-    if not address:
-        several = f"models.{name}.store" if settings.models else "model.store and model.name"
-        raise SetupError(f"no model store is set: say where it is with --store URL, or set {several}")
-    return ModelStore(address)
+    return changes.open_store(settings, name, url)
 
 
-def _check_unchanged(store: "ModelStore", state: "ReleaseState") -> None:
-    current = state.current
-    if store.digest(state.name, current.version) != current.digest:
-        raise SetupError(
-            f"{state.name} {current.version} in {store.address} is not what was released as it (SHA-256); "
-            "put the old one back, or release another version"
-        )
-
-
-def _publish(settings: "Settings", name: str, step: "Callable[[ReleaseState | None], ReleaseState | None]") -> None:
-    """Publish the state that `step` returns for the current one; None: nothing to do."""
-    before, new = publish_next(settings, name, step)
+def _publish(settings: "Settings", name: str, change: "Change") -> None:
+    """Publish the state that `change` returns for the current one; None: nothing to do."""
+    before, new = publish_next(settings, name, change)
     if new is None:
         typer.echo(f"{name} {before.current.version if before else ''} is current already")
         typer.echo("--again releases it once more, for processes that refused it", err=True)

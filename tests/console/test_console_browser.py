@@ -28,10 +28,12 @@ async def desk(kafka, unique, make_topics, tiny_model) -> Desk:
 
 
 @asynccontextmanager
-async def opened(desk: Desk, **settings):
+async def opened(desk: Desk, *, model=None, **settings):
     """The console's URL, once it has read what was there."""
     stop, url = asyncio.Event(), asyncio.get_running_loop().create_future()
-    console = assemble(desk.settings(console={"http": "127.0.0.1:0", **settings}))
+    console = assemble(
+        desk.settings(console={"http": "127.0.0.1:0", **settings}, **({"model": model} if model else {}))
+    )
     task = asyncio.create_task(serve(console, ("127.0.0.1", 0), stop=stop, ready=url.set_result))
     try:
         async with asyncio.timeout(30):

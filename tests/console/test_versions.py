@@ -1,0 +1,101 @@
+"""Versions: what is kept of topics, and what is refused when somebody releases."""
+
+import json
+import re
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from tiny_model import TASKS, write_tiny_model
+
+from murmura.console.versions import changes as console_changes
+from murmura.console.versions.index import MOST_EVENTS, MOST_MODELS, VersionIndex
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release.store import ModelStore
+from murmura.schemas.release import ReleaseState, released
+from murmura.schemas.training_event import TrainingEvent, TrainingEventKind
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def state(version: int, before: ReleaseState | None = None, name: str = "desk") -> ReleaseState:
+    return released(before, name, version, "0" * 64, by="ann", why="better", at=AT)
+
+
+def record(value: object, key: str = "desk"):
+    raw = value.model_dump_json().encode() if hasattr(value, "model_dump_json") else value
+    return SimpleNamespace(key=key.encode(), value=raw)
+
+
+def test_the_index_keeps_the_highest_generation_and_is_bounded():
+    index = VersionIndex()
+    first, second = state(1), state(2, state(1))
+    index.take_releases([record(first), record(second), record(first), record(b"{")])
+    assert index.states == {"desk": second}
+    index.take_releases([record(state(1, name=f"m{number}"), f"m{number}") for number in range(MOST_MODELS + 5)])
+    assert len(index.states) == MOST_MODELS
+    event = {"event": "paused", "app": "a", "at": "2026-01-01T00:00:00Z"}
+    index.take_events([record(json.dumps(event).encode())] * (MOST_EVENTS + 1) + [record(b"x")])
+    assert len(index.events("desk")) == MOST_EVENTS
+
+
+def test_the_table_of_the_gate_stays_when_the_run_goes_on():
+    index = VersionIndex()
+    figure = {"current": 0.5, "candidate": 0.6, "difference": 0.1, "low": 0, "high": 0.2, "allowance": 0.01}
+    row = {"task": "intent", "set": "test", "rows": 100, "verdict": "better", **figure}
+    passed = TrainingEvent(event=TrainingEventKind.GATE_PASSED, run="r", name="desk", gate=[row], version=3, at=AT)
+    done = TrainingEvent(event=TrainingEventKind.RELEASED, run="r", name="desk", version=3, generation=2, at=AT)
+    index.take_training([record(passed), record(done), record(b"")])
+    assert (index.run("desk"), index.gate("desk")) == (done, passed)
+
+
+@pytest.fixture
+def released_desk(tmp_path, browse_at):
+    """A browser at a console on a broker in process, with a store of two versions and none released."""
+    for seed in (1, 2):
+        write_tiny_model(tmp_path / f"m{seed}", TASKS[:1], seed=seed, name="desk")
+        ModelStore(tmp_path / "store").push(tmp_path / f"m{seed}")
+    with EmbeddedBroker({"murmura.models": 1}) as broker:
+        yield lambda **console: browse_at(
+            kafka={"bootstrap_servers": broker.bootstrap, "fetch_max_wait_ms": 100},
+            model={"store": str(tmp_path / "store"), "name": "desk"},
+            console=console,
+        )
+
+
+def test_without_javascript_a_version_is_released_and_taken_back_with_a_reason(released_desk):
+    browser = released_desk()
+    assert "none is released" in browser.get("/versions").text
+    assert browser.get("/versions/desk/rollback").status_code == 409
+    assert browser.get("/versions/desk/release?version=9").status_code == 404
+    assert browser.get("/versions/other").status_code == 404
+    form = {"version": "1", "generation": "0", "why": "the <b>first</b>"}
+    assert 'name="generation" value="0"' in browser.get("/versions/desk/release?version=1").text
+    assert "say why" in browser.post("/versions/desk/release", data=form | {"why": " "}).text
+    assert browser.post("/versions/desk/release", data=form).headers["location"] == "/versions/desk"
+    refused = browser.post("/versions/desk/release", data=form | {"version": "2"})
+    assert refused.status_code == 409
+    assert "is at generation 1" in refused.text
+    assert browser.post("/versions/desk/release", data=form | {"version": "2", "generation": "1"}).status_code == 303
+    page = browser.get("/versions/desk").text
+    assert "Go back to 1" in page
+    assert "the &lt;b&gt;first" in page
+    assert browser.post("/versions/desk/rollback", data={"generation": "2", "why": "worse"}).status_code == 303
+    assert re.search("<strong>1</strong>, generation 3", browser.get("/versions/desk").text)
+
+
+def test_who_may_only_read_changes_no_release(released_desk):
+    reader = released_desk(read_only=True)
+    assert reader.get("/versions/desk/release?version=1").status_code == 403
+    assert (
+        reader.post("/versions/desk/release", data={"version": "1", "generation": "0", "why": "x"}).status_code == 403
+    )
+    assert "Release…" not in reader.get("/versions").text
+
+
+def test_a_store_that_hangs_is_not_waited_for(released_desk, monkeypatch):
+    from time import sleep
+
+    monkeypatch.setattr(console_changes, "_STORE_S", 0.05)
+    monkeypatch.setattr(console_changes, "open_store", lambda *_: sleep(0.3))
+    assert "did not answer within 0.05 s" in released_desk().get("/versions").text

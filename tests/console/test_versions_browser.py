@@ -1,0 +1,67 @@
+"""Versions in a real browser, on a real Kafka: a release and the way back by keyboard, beside a process that serves."""
+
+import asyncio
+import json
+
+from pages_in_browser import open_browser, open_page, violations
+from playwright.async_api import expect
+from serving import Desk
+from test_console_browser import opened
+from tiny_model import TASKS, write_tiny_model
+
+from murmura.runtime.release.changes import make_release, publish_next
+from murmura.runtime.release.store import ModelStore
+
+expect.set_options(timeout=20_000)
+
+
+async def answered_by(desk: Desk, number: int) -> int:
+    """Send one request more, and return the version that answered it."""
+    await desk.send({"text": "where is my card?", "id": f"q-{number}"})
+    records = await desk.read(desk.classified, number)
+    return json.loads(records[-1].value)["model"]["version"]
+
+
+async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_the_process_follows(
+    kafka, unique, make_topics, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MURMURA_CACHE", str(tmp_path / "cache"))
+    desk = Desk(kafka, unique("versions"), tiny_model)
+    await make_topics("requests", "classified", "deadletters", prefix=desk.prefix, partitions=1)
+    await make_topics("models", prefix=desk.prefix, partitions=1, config={"cleanup.policy": "compact"})
+    await make_topics("events", prefix=desk.prefix, partitions=1)
+    store = ModelStore(str(tmp_path / "store"))
+    for seed in (1, 2):
+        write_tiny_model(tmp_path / f"made{seed}", TASKS, seed=seed)
+        store.push(tmp_path / f"made{seed}")
+    model = {"cores": 1, "token_budget": 256, "store": str(tmp_path / "store"), "name": "tiny"}
+    settings = desk.settings(model=model)
+    first = await asyncio.to_thread(make_release, store, "tiny", 1, by="test", why="the first")
+    await publish_next(settings, "tiny", first)
+    async with desk.serving(desk.agents[:1], model=model) as serving:
+        more = {"metrics": [f"{serving.url}/metrics"]}
+        async with opened(desk, model=model, **more) as url, open_browser() as browser:
+            page, errors = await open_page(browser, color_scheme="dark", viewport={"width": 320, "height": 700})
+            await page.goto(url)
+            for key in ("g", "v"):
+                await page.keyboard.press(key)
+            await expect(page.locator("#versions-now dl")).to_contain_text("1, generation 1")
+            assert await violations(page) == []
+            await page.keyboard.press("r")
+            await expect(page.get_by_role("heading", name="Release tiny 2?")).to_be_visible()
+            assert await violations(page) == []
+            await page.keyboard.type("it has seen <b>the new product</b>")
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#versions-now dl")).to_contain_text("2, generation 2")
+            await expect(page.get_by_text("model swapped to 2 from 1")).to_be_visible(timeout=90_000)
+            assert await answered_by(desk, 1) == 2
+            await page.set_viewport_size({"width": 1280, "height": 900})
+            await expect(page.get_by_role("table", name="Who answers with what")).to_contain_text("2current1")
+            assert await violations(page) == []
+            await page.keyboard.press("b")
+            await page.keyboard.type("too many refunds")
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_text("model swapped to 1 from 2")).to_be_visible(timeout=90_000)
+            assert await answered_by(desk, 2) == 1
+            await expect(page.locator("#versions-now")).to_contain_text("1, back to generation 1")
+            assert errors == []
