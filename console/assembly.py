@@ -12,11 +12,14 @@ from ..runtime.settings.settings import Settings
 from .dead_letters.index import DeadLetterIndex
 from .dead_letters.job import Redrives
 from .dead_letters.screen import DeadLetterScreen
+from .live.index import MOST_RESULTS, LiveIndex
+from .live.screen import LiveScreen
+from .live.texts import RequestTexts
 from .overview.figures import AgentFigures
 from .overview.process_metrics import MetricsReader
 from .overview.screen import OverviewScreen
 from .reading.follower import Feed, Follower
-from .review.live import make_reviews
+from .review.live import make_finder, make_reviews
 from .review.screen import ReviewScreen, read_guidelines
 from .versions.changes import ReleaseChanges
 from .versions.index import MOST_EVENTS, VersionIndex
@@ -42,13 +45,14 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     """Return the console; nothing is read before its work runs. `own`: agents beside the installed, as `module:attribute`."""
     kept = settings.console.kept_records, settings.console.kept_bytes
     known = find_known_agents(settings, own)
-    letters, figures, versions = DeadLetterIndex(*kept), AgentFigures(), VersionIndex()
+    letters, figures, versions, live = DeadLetterIndex(*kept), AgentFigures(), VersionIndex(), LiveIndex()
     outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
     feeds = [
         Feed(settings.dead_letters, letters.take, kept[0]),
         Feed(settings.dead_letters, figures.take_dead_letters, kept[0]),
         Feed(f"{settings.prefix}.feedback", figures.take_feedback, kept[0]),
         *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
+        *(Feed(topic, live.take, MOST_RESULTS) for topic in sorted(outputs)),
         Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
         Feed(f"{settings.prefix}.events", versions.take_events, MOST_EVENTS),
         Feed(f"{settings.prefix}.training", versions.take_training, kept[0]),
@@ -62,6 +66,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     redrives = Redrives(settings, lambda: known)
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
+        LiveScreen(live, RequestTexts(make_finder(settings)), reviews, follower, pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, ReleaseChanges(settings), follower, pages).screen(),
     ]

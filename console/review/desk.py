@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ...schemas.feedback import Feedback, Verdict
+from .counts import Counts
 from .item import ReviewItem
 from .posted import BadEntry, Judgement, Posted, read_posted
-from .queue import Counts, ReviewQueue
+from .queue import ReviewQueue
 
 MOST_UNSENT: Final = 1000
 """Verdicts that wait for the broker; then no more are taken."""

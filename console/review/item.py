@@ -50,7 +50,8 @@ class ReviewItem:
     prediction_id: str
     agent: str
     task: ReviewTask
-    why: ReviewReason
+    why: ReviewReason | None
+    """None: a person chose it."""
     text: str
     guess: Guess
     place: Place

@@ -17,6 +17,7 @@ from ...runtime.settings.settings import Settings
 from ...schemas.feedback import Verdict
 from ..reading.follower import Feed, Follower
 from .desk import ReviewDesk
+from .item import ReviewItem
 from .kafka_reviews import KafkaReviews, take_feedback
 from .known_verdicts import MOST_ANSWERS, KnownVerdicts
 from .queue import ReviewQueue
@@ -40,10 +41,11 @@ class LiveReviews:
         self._settings = settings
         self.queue = ReviewQueue(settings.console.overlap)
         self.desk = ReviewDesk(self.queue, self._wake)
-        known = KnownVerdicts()
+        self.tasks = tasks
+        known = self._known = KnownVerdicts()
         topic = f"{settings.prefix}.feedback"
         self.feed = Feed(topic, take_feedback(known, self.queue), MOST_ANSWERS)
-        finder = RequestFinder(settings.kafka, answer_topics(settings), settings.fields)
+        finder = make_finder(settings)
         group = settings.console.group or f"{settings.group}.console"
         self._reviews = KafkaReviews(
             settings.kafka, group, f"{settings.prefix}.reviews", self.queue, tasks, finder, known
@@ -55,6 +57,10 @@ class LiveReviews:
     def _wake(self) -> None:
         if self._sender is not None:
             self._sender.wake()
+
+    def judges_of(self, item: ReviewItem) -> dict[str, str]:
+        """Return the verdicts on an answer that stand: their ids and authors."""
+        return self._known.judges_of(item.prediction_id, item.task.name)
 
     def facts(self) -> Facts:
         return Facts(
@@ -114,6 +120,10 @@ def make_reviews(settings: Settings) -> LiveReviews | None:
     if settings.model.folder is None:
         return None
     return LiveReviews(settings, describe_tasks(read_manifest(settings.model.folder).tasks))
+
+
+def make_finder(settings: Settings) -> RequestFinder:
+    return RequestFinder(settings.kafka, answer_topics(settings), settings.fields)
 
 
 def answer_topics(settings: Settings) -> dict[str, str]:

@@ -9,12 +9,11 @@ Invariants:
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
 from ...schemas.feedback import Feedback
 from .agreement import Agreement
+from .counts import Counts, Taken, is_doubled
 from .entry import Entry, Given
 from .item import ReviewItem
 from .tasks import EntryForm
@@ -28,27 +27,6 @@ SECOND_BY_S: Final = 3600.0
 _REMEMBERED: Final = 10_000
 HELD: Final = 2
 """Items that a browser holds: the one on the screen, and the next."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the screen shows. `open`: neither judged nor set aside."""
-
-    open: int
-    leased: int
-    unsent: int
-    judged: int
-    set_aside: int
-    elsewhere: int
-    """Items that were judged already when they were read."""
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What became of a verdict. `others`: who judged the item besides, where that was not on purpose."""
-
-    feedback_id: str
-    others: tuple[str, ...] = ()
 
 
 class ReviewQueue:
@@ -213,6 +191,23 @@ class ReviewQueue:
         on_screen = self._held[holder][0] == key and holder in entry.leases
         return on_screen or entry.is_free_for(person, holder, now)
 
+    def ask_for(self, item: ReviewItem, judges: Mapping[str, str], holder: str, person: str, now: float) -> bool:
+        """Take in an answer that a person chose, and put it before the browser. False where the person has judged it, or there is no room."""
+        entry = self._entries.get(item.key)
+        if (entry is None and not self.room) or (entry is not None and entry.judged_by(person) is not None):
+            return False
+        self.add(item, judges, now)
+        self._put_before(holder, item.key, now)
+        return True
+
+    def _put_before(self, holder: str, key: str, now: float) -> None:
+        """Lease an item to a browser as the one on its screen. Another browser of the person may have finished what it held."""
+        held = [each for each in self._held.get(holder, ()) if each in self._entries and each != key]
+        for extra in held[HELD - 1 :]:
+            self._entries[extra].leases.pop(holder, None)
+        self._held[holder] = [key, *held[: HELD - 1]]
+        self._entries[key].leases[holder] = now + LEASE_S
+
     def judges_to_tell(self, key: str, person: str) -> tuple[str, ...]:
         """Return who else has judged an item, where a second person was not wanted."""
         entry = self._entries.get(key)
@@ -291,12 +286,7 @@ class ReviewQueue:
         entry.withdrawing.add(withdrawal.id)
         self._send(withdrawal, key)
         self.by_person[withdrawal.by] -= 1
-        # Another browser of the person may have finished what this one held.
-        held = [each for each in self._held.get(holder, ()) if each in self._entries and each != key]
-        for extra in held[HELD - 1 :]:
-            self._entries[extra].leases.pop(holder, None)
-        self._held[holder] = [key, *held[: HELD - 1]]
-        entry.leases[holder] = now + LEASE_S
+        self._put_before(holder, key, now)
         return entry.item
 
     def _drop_undo(self, person: str, given: Given) -> None:
@@ -341,9 +331,3 @@ class ReviewQueue:
     def unsent_items(self) -> Mapping[str, str]:
         """Return the ids of unsent feedback with the keys of their items, the oldest first."""
         return {name: self._owners[name] for name in self.unsent}
-
-
-def is_doubled(key: str, share: float) -> bool:
-    """Return whether two people judge an item: the same in every console and after a restart."""
-    drawn = int.from_bytes(blake2b(key.encode(), digest_size=8, person=b"overlap").digest(), "big")
-    return drawn < share * 2**64

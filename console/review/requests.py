@@ -63,6 +63,12 @@ class RequestFinder:
                 await self._find_answers(topic, window, {each.prediction_id for each in own}, found)
         return found
 
+    async def find_requests(self, sources: Sequence[Source]) -> Found:
+        """Return the requests that are still there. Raises MurmuraError."""
+        found = Found()
+        await self._find_requests(sources, found)
+        return found
+
     async def _find_requests(self, sources: Sequence[Source], found: Found) -> None:
         wanted: dict[tuple[str, int], set[int]] = {}
         for source in sources:

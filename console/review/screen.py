@@ -97,15 +97,15 @@ class ReviewScreen:
         person = person_of(request)
         if not person.may("annotator") or not is_opened_by_person(request.headers):
             return await self._render(request, None, "")
-        seat = self._seat(request) or secrets.token_hex(8)
+        seat = find_seat(request)
         answer = await self._render(request, self._desk.show(seat, person.name, self._clock()), seat)
-        answer.set_cookie(SEAT, seat, max_age=_HALF_YEAR_S, path=PATH, httponly=True, samesite="strict")
+        set_seat(answer, seat)
         return answer
 
     async def judge(self, request: Request) -> Response:
         """A verdict, or a skip."""
         person, key = person_of(request), request.path_params["key"]
-        seat = self._seat(request) or person.name
+        seat = _read_seat(request) or person.name
         posted = await _read_form(request)
         now = self._clock()
 
@@ -120,7 +120,7 @@ class ReviewScreen:
     async def undo(self, request: Request) -> Response:
         """The last verdict of this person is withdrawn."""
         person = person_of(request)
-        seat, now = self._seat(request) or person.name, self._clock()
+        seat, now = _read_seat(request) or person.name, self._clock()
         act = partial(self._desk.undo, seat, person.name, now)
         return await self._answer(request, self._desk.once(_read_action(request), seat, person.name, now, act), seat)
 
@@ -154,10 +154,20 @@ class ReviewScreen:
         if len(self._consents) > _REMEMBERED:
             self._consents.popitem(last=False)
 
-    @staticmethod
-    def _seat(request: Request) -> str | None:
-        seat = request.cookies.get(SEAT, "")
-        return seat if _SEAT.fullmatch(seat) else None
+
+def _read_seat(request: Request) -> str | None:
+    seat = request.cookies.get(SEAT, "")
+    return seat if _SEAT.fullmatch(seat) else None
+
+
+def find_seat(request: Request) -> str:
+    """Return the name of the browser; a new one where it has none."""
+    return _read_seat(request) or secrets.token_hex(8)
+
+
+def set_seat(answer: Response, seat: str) -> None:
+    """Let the browser keep its name."""
+    answer.set_cookie(SEAT, seat, max_age=_HALF_YEAR_S, path="/", httponly=True, samesite="strict")
 
 
 def _list_texts(item: ReviewItem) -> list[str]:

@@ -1,0 +1,47 @@
+"""Puts a live answer before a person in the review queue, whoever else was asked about it."""
+
+from http import HTTPStatus
+
+from ...runtime.wire.request import Incoming
+from ..review.item import SHOWN_CHARACTERS, Guess, Place, ReviewItem, guess_of_output, item_key
+from ..review.live import LiveReviews
+from ..review.tasks import ReviewTask
+from ..web.people import Refused
+from .index import LiveResult
+
+_PLACE = Place("", 0, 0)
+"""No review asks for it, so none is committed."""
+
+
+def make_item(result: LiveResult, request: Incoming, task: ReviewTask) -> ReviewItem:
+    """Return the item of an answer that somebody chose. Pure."""
+    try:
+        guess = guess_of_output(task, result.outputs[task.name])
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):  # another program's result
+        guess = Guess()
+    return ReviewItem(
+        key=item_key(result.prediction_id, task.name),
+        prediction_id=result.prediction_id,
+        agent=result.agent,
+        task=task,
+        why=None,
+        text=request.text[:SHOWN_CHARACTERS],
+        text_pair=None if request.text_pair is None else request.text_pair[:SHOWN_CHARACTERS],
+        characters=len(request.text),
+        guess=guess,
+        place=_PLACE,
+        model=result.model,
+        source=result.source,
+    )
+
+
+def correct(
+    reviews: LiveReviews, result: LiveResult, request: Incoming, task: str, holder: str, person: str, now: float
+) -> None:
+    """Put an answer before a browser. Raises Refused where it cannot be judged here."""
+    known = reviews.tasks.get(task)
+    if known is None or task not in result.outputs:
+        raise Refused(HTTPStatus.CONFLICT, "The model whose labels the console has knows no such task.")
+    item = make_item(result, request, known)
+    if not reviews.queue.ask_for(item, reviews.judges_of(item), holder, person, now):
+        raise Refused(HTTPStatus.CONFLICT, "You have judged this answer, or the review queue is full. Undo is there.")

@@ -1,0 +1,178 @@
+"""The newest results, bounded in number and bytes, and how many pass a second. Pure."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from ...runtime.wire.message import Record
+from ...schemas.result import ModelRef, Source
+from ..reading.bounded_index import BoundedIndex
+from .answers import Answer, read_answers
+
+MOST_RESULTS: Final = 2_000
+MOST_BYTES: Final = 8 * 1024 * 1024
+RATE_S: Final = 10
+_NAME_CHARACTERS: Final = 300
+
+
+class _Value(msgspec.Struct):
+    """What is read of a result; the rest is skipped."""
+
+    prediction_id: str
+    request_id: str
+    agent: str
+    source: dict[str, Any]
+    model: dict[str, Any]
+    outputs: dict[str, Any] = {}
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """A result without its text. `number`: its place in the order of arrival. `at`: the log's time (Unix, s)."""
+
+    number: int
+    prediction_id: str
+    request_id: str
+    agent: str
+    model: ModelRef
+    source: Source
+    outputs: dict[str, Any]
+    answers: tuple[Answer, ...]
+    status: str
+    at: float
+
+    @property
+    def took_ms(self) -> float:
+        """From the time of the request's record to that of the result's."""
+        return 1000 * self.at - self.source.timestamp
+
+    @property
+    def version(self) -> str:
+        return f"{self.model.name} {self.model.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFilters:
+    """Empty fields select all. A label and scores are those of one answer."""
+
+    agent: str = ""
+    label: str = ""
+    version: str = ""
+    least: float | None = None
+    most: float | None = None
+
+    def has(self, result: LiveResult) -> bool:
+        if self.agent not in {"", result.agent} or self.version not in {"", result.version}:
+            return False
+        if not self.label and self.least is None and self.most is None:
+            return True
+        return any(
+            self.label in {"", scored.label} and self._has_score(scored.score)
+            for answer in result.answers
+            for scored in answer.labels
+        )
+
+    def _has_score(self, score: float | None) -> bool:
+        if self.least is None and self.most is None:
+            return True
+        return score is not None and (self.least or 0.0) <= score <= (1.0 if self.most is None else self.most)
+
+
+class LiveIndex:
+    """Takes the records of the topics of results, each in order."""
+
+    def __init__(self, most: int = MOST_RESULTS, most_bytes: int = MOST_BYTES) -> None:
+        self._results: BoundedIndex[str, LiveResult] = BoundedIndex(most, most_bytes)
+        self._decoder = msgspec.json.Decoder(_Value)
+        self._number = 0
+        self._by_second: dict[int, int] = {}
+        self._awaited: dict[str, list[LiveResult]] = {}
+        self._came = asyncio.Event()
+
+    def take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            result = self._read(record)
+            if result is None:
+                continue
+            self._results.remove(result.prediction_id)  # delivered once more: it is the newest
+            self._results.put(result.prediction_id, result, 4 * len(record.value or b""))
+            if result.request_id in self._awaited:
+                self._awaited[result.request_id].append(result)
+                self._came.set()
+
+    def _read(self, record: Record) -> LiveResult | None:
+        try:
+            found = self._decoder.decode(record.value or b"")
+            model, source = ModelRef.model_validate(found.model), Source.model_validate(found.source)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            return None
+        if max(map(len, (found.prediction_id, found.request_id, found.agent))) > _NAME_CHARACTERS:
+            return None
+        self._number += 1
+        second = record.timestamp // 1000
+        self._by_second[second] = self._by_second.get(second, 0) + 1
+        if len(self._by_second) > 4 * RATE_S:
+            del self._by_second[min(self._by_second)]
+        answers = tuple(read_answers(found.outputs))
+        return LiveResult(
+            self._number,
+            found.prediction_id,
+            found.request_id,
+            found.agent,
+            model,
+            source,
+            found.outputs,
+            answers,
+            found.status,
+            record.timestamp / 1000,
+        )
+
+    def rate(self, now: float) -> float:
+        """Return the results a second of the last 10 s, by the times of the log."""
+        first = int(now) - RATE_S
+        return sum(count for second, count in self._by_second.items() if second >= first) / RATE_S
+
+    def get(self, prediction_id: str) -> LiveResult | None:
+        return self._results.get(prediction_id)
+
+    def find(self, filters: LiveFilters, most: int, until: int | None = None) -> list[LiveResult]:
+        """Return the newest ones that a filter has, of those up to number `until`."""
+        return list(islice((each for each in self._newest(until) if filters.has(each)), most))
+
+    def _newest(self, until: int | None) -> Iterator[LiveResult]:
+        return (each for each in self._results.newest() if until is None or each.number <= until)
+
+    def choices(self) -> tuple[list[str], list[str], list[str]]:
+        """Return the agents, versions and labels that there are to filter by, at most 200 of each."""
+        agents: set[str] = set()
+        versions: set[str] = set()
+        labels: set[str] = set()
+        for each in self._results.newest():
+            agents.add(each.agent)
+            versions.add(each.version)
+            labels.update(scored.label for answer in each.answers for scored in answer.labels if scored.label)
+        return _first(agents), _first(versions), _first(labels)
+
+    def expect(self, request_id: str) -> list[LiveResult]:
+        """Begin to collect the results of a request; the list grows as they come, until `forget`."""
+        return self._awaited.setdefault(request_id, [])
+
+    async def wait_for(self, request_id: str, agents: Iterable[str]) -> None:
+        """Wait until these agents have answered an expected request."""
+        wanted = set(agents)
+        while not wanted <= {each.agent for each in self._awaited[request_id]}:
+            self._came.clear()
+            await self._came.wait()
+
+    def forget(self, request_id: str) -> None:
+        """Collect them no more."""
+        self._awaited.pop(request_id, None)
+
+
+def _first(names: set[str]) -> list[str]:
+    return sorted(names)[:200]

@@ -1,0 +1,143 @@
+"""Routes of the live flow: the newest answers, and correcting one of them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..reading.follower import Follower
+from ..review.live import LiveReviews
+from ..review.screen import PATH as REVIEWS
+from ..review.screen import find_seat, set_seat
+from ..web.pages import Pages
+from ..web.people import Refused, Role
+from ..web.screens import Screen, do, go_to, person_of, show
+from .answers import mark_spans
+from .correcting import correct
+from .index import LiveFilters, LiveIndex
+from .texts import SHOWN_CHARACTERS, RequestTexts
+
+PATH: Final = "/live"
+SHOWN: Final = 25
+MOST_A_SECOND: Final = 20.0
+"""Answers a second above which the page stands still: nobody reads faster."""
+_NAME_CHARACTERS: Final = 300
+
+
+class LiveScreen:
+    """`reviews`: the queue into which answers are put to be corrected; None without the labels of a model."""
+
+    def __init__(
+        self, index: LiveIndex, texts: RequestTexts, reviews: LiveReviews | None, follower: Follower, pages: Pages
+    ) -> None:
+        self._index, self._texts, self._reviews = index, texts, reviews
+        self._follower, self._pages = follower, pages
+
+    def screen(self) -> Screen:
+        routes = [show(PATH, self.show), do(PATH + "/correct", self.correct, role=Role.ANNOTATOR)]
+        return Screen("Live flow", PATH, "l", routes)
+
+    async def show(self, request: Request) -> Response:
+        """The newest answers that the filter has. `until`: where the page stands still at a high rate; `hold`: where somebody stopped it."""
+        query, rate = request.query_params, self._index.rate(time.time())
+        filters = read_filters(query)
+        until, hold = _read_number(query.get("until")), _read_number(query.get("hold"))
+        is_fast = rate > MOST_A_SECOND
+        results = self._index.find(filters, SHOWN, hold if hold is not None else until if is_fast else None)
+        trouble = await self._texts.read([each.source for each in results])
+        newest = max((each.number for each in results), default=0)
+        stand = until if until is not None else newest
+        agents, versions, labels = self._index.choices()
+        texts = {each.prediction_id: self._texts.get(each.source) for each in results}
+        await self._pages.prepare((text for text in texts.values() if text is not None), SHOWN_CHARACTERS)
+        return self._pages.render(
+            request,
+            "live.html",
+            title="Live flow",
+            filters=filters,
+            results=results,
+            texts=texts,
+            characters=SHOWN_CHARACTERS,
+            is_gone=self._texts.is_gone,
+            mark=mark_spans,
+            agents=agents,
+            versions=versions,
+            labels=labels,
+            rate=rate,
+            is_fast=is_fast,
+            most=MOST_A_SECOND,
+            held=hold is not None,
+            again=make_url(filters, until=stand) if is_fast else make_url(filters),
+            stop=make_url(filters, hold=newest),
+            go_on=make_url(filters),
+            tasks=frozenset(self._reviews.tasks if self._reviews is not None else ()),
+            corrects=self._reviews is not None,
+            reading=not self._follower.caught_up.is_set(),
+            missing=False,
+            topic="",
+            trouble=self._follower.trouble or trouble,
+        )
+
+    async def correct(self, request: Request) -> Response:
+        """Put an answer into the review queue, before this browser."""
+        person = person_of(request)
+        async with request.form(max_files=0, max_fields=10) as form:
+            name, task = (str(form.get(each) or "")[:_NAME_CHARACTERS] for each in ("prediction_id", "task"))
+        result = self._index.get(name)
+        if self._reviews is None:
+            raise Refused(HTTPStatus.CONFLICT, "Answers are corrected at a console with `--model FOLDER`.")
+        if result is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "This answer is not among the latest any more.")
+        found = await self._texts.fetch(result.source)
+        if found is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "The text of this answer is not on the broker any more.")
+        seat = find_seat(request)
+        correct(self._reviews, result, found, task, seat, person.name, time.time())
+        answer = go_to(REVIEWS)
+        set_seat(answer, seat)
+        return answer
+
+
+def read_filters(query: Mapping[str, str]) -> LiveFilters:
+    """Return what a query selects. Raises Refused."""
+    agent, label, version = (query.get(each, "") for each in ("agent", "label", "version"))
+    if max(len(agent), len(label), len(version)) > _NAME_CHARACTERS:
+        raise Refused(HTTPStatus.BAD_REQUEST, "A name in the filter is too long.")
+    return LiveFilters(agent, label, version, _read_share(query.get("least")), _read_share(query.get("most")))
+
+
+def make_url(filters: LiveFilters, **more: Any) -> str:
+    """Return the address of the page with a filter."""
+    fields = {
+        "agent": filters.agent,
+        "label": filters.label,
+        "version": filters.version,
+        "least": "" if filters.least is None else f"{filters.least:g}",
+        "most": "" if filters.most is None else f"{filters.most:g}",
+    }
+    given: Sequence[tuple[str, Any]] = [(name, value) for name, value in (fields | more).items() if value != ""]
+    return f"{PATH}?{urlencode(given)}" if given else PATH
+
+
+def _read_number(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+        raise Refused(HTTPStatus.BAD_REQUEST, "Expected a number.")
+    return int(text)
+
+
+def _read_share(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise Refused(HTTPStatus.BAD_REQUEST, "Expected a score from 0 to 1.")
+    return share

@@ -1,0 +1,116 @@
+"""Screens of the console without a broker: their indexes are filled by hand."""
+
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from review_items import make_task
+
+from murmura.console.live.index import LiveIndex
+from murmura.console.live.screen import LiveScreen
+from murmura.console.live.texts import RequestTexts
+from murmura.console.overview.figures import AgentFigures
+from murmura.console.overview.process_metrics import MetricsReader, ProcessMetrics, ServedModel
+from murmura.console.overview.screen import OverviewScreen
+from murmura.console.reading.follower import Follower
+from murmura.console.review.desk import ReviewDesk
+from murmura.console.review.queue import ReviewQueue
+from murmura.console.review.requests import Found
+from murmura.console.review.screen import Facts, ReviewScreen
+from murmura.console.versions.changes import ReleaseChanges
+from murmura.console.versions.index import VersionIndex
+from murmura.console.versions.screen import VersionScreen
+from murmura.console.web.application import make_application
+from murmura.console.web.pages import Pages
+from murmura.runtime.settings.settings import Settings
+from murmura.schemas.release import released
+from murmura.schemas.training_event import TrainingEvent
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+FIGURE = {"current": 0.81, "candidate": 0.84, "difference": 0.03, "low": 0.01, "high": 0.05, "allowance": 0.01}
+
+
+class Requests:
+    """Finds the texts that it was given, by offset."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.reads = 0
+
+    async def find_requests(self, sources: Any) -> Found:
+        self.reads += 1
+        found = Found()
+        for each in sources:
+            if each.offset < len(self.texts):
+                text = self.texts[each.offset]
+                request = SimpleNamespace(text=text, text_pair=None, timestamp=each.timestamp)
+                found.requests[each.topic, each.partition, each.offset] = request
+        return found
+
+
+def result(offset: int, at_ms: int, outputs: dict | None = None, **fields: Any) -> SimpleNamespace:
+    """A record with a result, which took 40 ms."""
+    answers = outputs or {"intent": {"kind": "classification", "label": "refund", "score": 0.9, "alternatives": []}}
+    value = {
+        "prediction_id": f"{offset:032x}",
+        "request_id": f"r-{offset}",
+        "agent": "desk",
+        "model": {"name": "desk", "version": 2},
+        "source": {"topic": "in", "partition": 0, "offset": offset, "timestamp": at_ms - 40},
+        "outputs": answers,
+    }
+    return SimpleNamespace(timestamp=at_ms, value=json.dumps(value | fields).encode(), key=None)
+
+
+class ByHand:
+    """All screens, with their indexes and settings. `sections` are those of the settings."""
+
+    def __init__(self, texts: list[str] | None = None, **sections: Any) -> None:
+        settings = Settings(**sections)
+        self.live, self.figures, self.versions = LiveIndex(), AgentFigures(), VersionIndex()
+        self.requests = Requests(texts or [])
+        self.queue = ReviewQueue(0.0)
+        self.metrics = MetricsReader(())
+        self.reviews = SimpleNamespace(queue=self.queue, tasks={"intent": make_task()}, judges_of=lambda item: {})
+        follower = Follower(settings.kafka, [])
+        follower.caught_up.set()
+        screens: list = []
+        pages = Pages(screens, settings.console.masked)
+        screens += [
+            ReviewScreen(ReviewDesk(self.queue), pages, Facts).screen(),
+            OverviewScreen(settings, [], self.figures, self.metrics, follower, pages).screen(),
+            LiveScreen(self.live, RequestTexts(self.requests), self.reviews, follower, pages).screen(),
+            VersionScreen(
+                settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
+            ).screen(),
+        ]
+        self.application = make_application(screens, pages, settings.console)
+
+    def take(self, *records: SimpleNamespace) -> None:
+        self.live.take(records)
+        self.figures.take_results(records)
+
+    def fill(self, now_ms: int) -> "ByHand":
+        """Put something of everything into the indexes."""
+        spans = {"kind": "tagging", "spans": [{"label": "city", "text": "Rome", "start": 3, "end": 7, "score": 0.9}]}
+        withheld = {"label": None, "score": 0.3, "abstained": True, "reason": "below_threshold"}
+        guess = {"alternatives": [{"label": "loan", "score": 0.3}]}
+        self.take(
+            result(0, now_ms - 9000, {"intent": {"kind": "classification", **withheld, **guess}, "slots": spans}),
+            result(1, now_ms - 6000, model={"name": "desk", "version": 3, "variant": "candidate"}),
+            result(2, now_ms - 3000),
+        )
+        first = released(None, "desk", 1, "0" * 64, by="ann", why="the first", at=AT)
+        second = released(first, "desk", 2, "1" * 64, by="bob", why="has seen the new product", at=AT)
+        state = json.loads(second.model_dump_json()) | {"candidate": {"version": 3, "digest": "2" * 64, "shadow": 0.05}}
+        self.versions.take_releases([SimpleNamespace(key=b"desk", value=json.dumps(state).encode())])
+        swapped = {"event": "model.swapped", "name": "desk", "version": 2, "previous": 1}
+        event = {**swapped, "app": "a", "instance": "a-7f", "at": AT.isoformat()}
+        self.versions.take_events([SimpleNamespace(value=json.dumps(event).encode())])
+        rows = [{"task": "intent", "set": "test", "rows": 1200, "verdict": "better", **FIGURE}]
+        gate = TrainingEvent(event="gate.passed", run="run-7", name="desk", gate=rows, version=2, at=AT)
+        self.versions.take_training([SimpleNamespace(value=gate.model_dump_json().encode())])
+        model = ServedModel("http://10.0.0.1:9464/metrics", "desk", "2", "cpu")
+        self.metrics.latest = ProcessMetrics({"in": 500}, frozenset(["desk"]), frozenset(["desk"]), ("b",), (model,))
+        return self

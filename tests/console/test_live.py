@@ -1,0 +1,136 @@
+"""The live flow: which answers are shown, how texts are marked, when it stands still, and correcting an answer."""
+
+import time
+
+import pytest
+from screens_by_hand import ByHand, result
+from starlette.testclient import TestClient
+
+from murmura.console.live.answers import Answer, Marked, Scored, mark_spans, read_answers
+from murmura.console.live.index import LiveFilters, LiveIndex
+from murmura.console.review.item import item_key
+
+NOW = 1_700_000_000
+
+
+def browse(made: ByHand) -> TestClient:
+    return TestClient(
+        made.application,
+        base_url="http://127.0.0.1:9480",
+        client=("127.0.0.1", 50_000),
+        headers={"sec-fetch-site": "same-origin"},
+        follow_redirects=False,
+    )
+
+
+def test_answers_of_every_form_are_read_and_those_of_strangers_have_no_labels():
+    outputs = {
+        "a": {"label": "x", "score": 0.5},
+        "b": {
+            "label": None,
+            "abstained": True,
+            "reason": "out_of_scope",
+            "alternatives": [{"label": "y", "score": 0.2}],
+        },
+        "c": {"labels": [{"label": "p", "score": 0.9}, {"label": 3}]},
+        "d": {"spans": [{"label": "city", "start": 3, "end": 7, "score": 1}, {"label": "z", "start": 5, "end": 9}]},
+        "e": {"text": "hi", "score": 0.7},
+        "f": {"label": ["?"], "score": "high"},
+        "g": 3,
+    }
+    assert read_answers(outputs) == [
+        Answer("a", (Scored("x", 0.5),)),
+        Answer("b", (Scored("y", 0.2),), withheld="out of scope"),
+        Answer("c", (Scored("p", 0.9),)),
+        Answer("d", (Scored("city", 1.0), Scored("z")), spans=((3, 7, "city"),)),
+        Answer("e", (Scored("", 0.7),), text="hi"),
+        Answer("f", ()),
+    ]
+
+
+def test_spans_are_marked_in_code_points_and_one_behind_the_shown_text_is_not():
+    answer = Answer("d", (), spans=((2, 6, "city"), (90, 95, "day")))
+    assert mark_spans("😀 Rome!", [answer]) == [Marked("😀 "), Marked("Rome", "city"), Marked("!")]
+
+
+def test_a_filter_is_about_one_answer_and_the_newest_come_first():
+    index = LiveIndex()
+    labelled = {"intent": {"label": "loan", "score": 0.4}, "mood": {"label": "good", "score": 0.9}}
+    index.take([result(0, NOW * 1000), result(1, NOW * 1000, labelled), result(2, NOW * 1000, agent="other")])
+
+    def find(**filters) -> list[int]:
+        return [each.source.offset for each in index.find(LiveFilters(**filters), 10)]
+
+    assert find() == [2, 1, 0]
+    assert find(agent="desk") == [1, 0]
+    assert (find(label="loan"), find(label="loan", least=0.5), find(most=0.5)) == ([1], [], [1])
+    assert (find(version="desk 2"), find(version="desk 3")) == ([2, 1, 0], [])
+    assert [each.source.offset for each in index.find(LiveFilters(), 10, until=2)] == [1, 0]
+    index.take([result(0, NOW * 1000)])  # delivered again
+    assert find() == [0, 2, 1]
+
+
+def test_the_index_is_bounded_and_leaves_out_what_is_no_result():
+    index = LiveIndex(most=3)
+    broken = result(9, NOW * 1000, source={"topic": 1})
+    index.take([*(result(number, NOW * 1000) for number in range(5)), broken])
+    assert [each.source.offset for each in index.find(LiveFilters(), 10)] == [4, 3, 2]
+    assert (index.rate(NOW + 1), index.rate(NOW + 60)) == (0.5, 0)
+
+
+async def test_the_answers_to_one_request_are_waited_for():
+    index = LiveIndex()
+    found = index.expect("r-1")
+    index.take([result(0, NOW * 1000), result(1, NOW * 1000)])
+    await index.wait_for("r-1", ["desk"])
+    assert [each.request_id for each in found] == ["r-1"]
+    index.forget("r-1")
+
+
+def test_texts_are_shown_as_text_with_their_spans_and_read_once():
+    made = ByHand(["to Rome <b>now</b>", "mail a@b.example", "third"], console={"masked": ["email"]})
+    browser = browse(made.fill(int(time.time() * 1000)))
+    page = browser.get("/live").text
+    assert "<mark>Rome" in page
+    assert "&lt;b&gt;now" in page
+    assert "a@b.example" not in page
+    assert "withheld, below threshold" in page
+    assert "desk 3" in page
+    browser.get("/live?label=refund")
+    assert made.requests.reads == 1
+    assert "<mark>" not in browser.get("/live?version=desk+3&least=0.5").text
+    assert browser.get("/live?least=7").status_code == 400
+
+
+def test_above_a_rate_the_page_says_so_and_stands_still():
+    made, now = ByHand(["text"] * 900), int(time.time() * 1000)
+    made.take(*(result(number, now - 1000) for number in range(400)))
+    browser = browse(made)
+    page = browser.get("/live").text
+    assert "Paused: 40 answers a second" in page
+    assert 'hx-get="/live?until=400"' in page
+    made.take(*(result(number, now - 1000) for number in range(400, 500)))
+    assert f"answer-{399:032x}" in browser.get("/live?until=400").text
+    assert f"answer-{499:032x}" in browser.get("/live").text
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_an_answer_that_somebody_corrects_is_the_first_on_that_persons_screen(others):
+    made = ByHand(["my money back"])
+    made.take(result(0, int(time.time() * 1000)))
+    from review_items import make_item
+
+    for number in range(others):
+        made.queue.add(make_item(number + 5))
+    browser = browse(made)
+    browser.get("/reviews", headers={"accept": "text/html"})
+    form = {"prediction_id": f"{0:032x}", "task": "intent"}
+    assert browser.post("/live/correct", data=form).headers["location"] == "/reviews"
+    key = item_key(form["prediction_id"], "intent")
+    page = browser.get("/reviews", headers={"accept": "text/html"}).text
+    assert page.index(f'data-item="{key}"') == page.index("data-item=")
+    browser.post(f"/reviews/{key}", data={"label": "loan", "do": "confirm"})
+    (feedback,) = made.queue.unsent.values()
+    assert (feedback.prediction_id, feedback.value, feedback.source.offset) == (form["prediction_id"], "loan", 0)
+    assert browser.post("/live/correct", data=form).status_code == 409
+    assert browser.post("/live/correct", data=form | {"prediction_id": "x"}).status_code == 404

@@ -1,0 +1,96 @@
+"""Every screen in a real browser without a broker: accessible, narrow and wide, dark and light, by keyboard alone."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from browser import BrowserThread, browser_thread, find_violations, open_page
+from screens_by_hand import ByHand, result
+
+from murmura.runtime.observe.http_server import HttpServer
+
+TEXTS = ["to Rome, please \u202eback <b>", "\u05e9\u05dc\u05d5\u05dd 😀 " + "long " * 300, "my money back"]
+PATHS = ["/", "/live", "/live?label=none", "/versions", "/versions/desk/rollback", "/reviews"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[BrowserThread]:
+    with browser_thread() as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def serve(made: ByHand) -> AsyncIterator[str]:
+    server = HttpServer(made.application, ("127.0.0.1", 0))
+    await server.start()
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+def filled() -> ByHand:
+    return ByHand(TEXTS).fill(int(time.time() * 1000))
+
+
+async def test_every_screen_is_accessible_and_fits(chromium: BrowserThread) -> None:
+    problems: list[tuple[str, list[str]]] = []
+
+    def look(browser: Any) -> None:
+        for options in (
+            {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"},
+            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", "reduced_motion": "reduce"},
+        ):
+            with open_page(browser, url, **options) as page:
+                for path in PATHS:
+                    page.goto(url + path)
+                    found = find_violations(page)
+                    if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+                        found.append("wider than the window")
+                    if found:
+                        problems.append((path, found))
+
+    async with serve(filled()) as url:
+        await chromium.run(look)
+    assert problems == []
+
+
+async def test_a_refresh_keeps_the_focus_and_an_answer_is_corrected_by_keys(chromium: BrowserThread) -> None:
+    made = filled()
+
+    def act(page: Any) -> None:
+        link = page.locator("#figures a").first
+        link.focus()
+        with page.expect_response(lambda answer: answer.request.headers.get("hx-request") == "true"):
+            pass
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.activeElement.closest('#figures') !== null")
+        for key in ("g", "l"):
+            page.keyboard.press(key)
+        page.locator("mark", has_text="Rome").wait_for()
+        page.keyboard.press("p")
+        page.get_by_text("Stopped by you").wait_for()
+        for key in ("c", "3"):
+            page.keyboard.press(key)
+        page.locator("#review-item .plain", has_text="to Rome").wait_for()
+        page.keyboard.press("2")
+        page.keyboard.press("Enter")
+        page.locator("#review-counts", has_text="1 by you").wait_for()
+
+    async with serve(made) as url:
+        await chromium.use(url, act)
+    assert [each.value for each in made.queue.unsent.values()] == ["loan"]
+
+
+async def test_new_answers_come_by_themselves(chromium: BrowserThread) -> None:
+    made = filled()
+
+    def act(page: Any) -> None:
+        page.locator("tbody tr").nth(2).wait_for()
+        made.take(result(9, int(time.time() * 1000)))
+        page.locator("tbody tr", has_text="not on the broker any more").wait_for()
+
+    async with serve(made) as url:
+        await chromium.use(f"{url}/live", act)
