@@ -21,6 +21,8 @@ from .overview.screen import OverviewScreen
 from .reading.follower import Feed, Follower
 from .review.live import make_finder, make_reviews
 from .review.screen import ReviewScreen, read_guidelines
+from .trying.asking import Asking
+from .trying.screen import TryScreen
 from .versions.changes import ReleaseChanges
 from .versions.index import MOST_EVENTS, VersionIndex
 from .versions.screen import VersionScreen
@@ -67,6 +69,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
         LiveScreen(live, RequestTexts(make_finder(settings)), reviews, follower, pages).screen(),
+        TryScreen(Asking(settings, known, live), pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, ReleaseChanges(settings), follower, pages).screen(),
     ]

@@ -24,6 +24,7 @@ FOLDERS = {
     "console/reading",
     "console/live",
     "console/review",
+    "console/trying",
     "console/versions",
     "console/web",
     "runtime",

@@ -1,12 +1,14 @@
 """Screens of the console without a broker: their indexes are filled by hand."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 from review_items import make_task
 
+from murmura.agents.classification import agent as classification
 from murmura.console.live.index import LiveIndex
 from murmura.console.live.screen import LiveScreen
 from murmura.console.live.texts import RequestTexts
@@ -18,6 +20,8 @@ from murmura.console.review.desk import ReviewDesk
 from murmura.console.review.queue import ReviewQueue
 from murmura.console.review.requests import Found
 from murmura.console.review.screen import Facts, ReviewScreen
+from murmura.console.trying.asking import Asking
+from murmura.console.trying.screen import TryScreen
 from murmura.console.versions.changes import ReleaseChanges
 from murmura.console.versions.index import VersionIndex
 from murmura.console.versions.screen import VersionScreen
@@ -74,6 +78,7 @@ class ByHand:
         self.metrics = MetricsReader(())
         self.reviews = SimpleNamespace(queue=self.queue, tasks={"intent": make_task()}, judges_of=lambda item: {})
         follower = Follower(settings.kafka, [])
+        self.asking = Asking(settings, [replace(classification, name="desk", topics=("in",), output="out")], self.live)
         follower.caught_up.set()
         screens: list = []
         pages = Pages(screens, settings.console.masked)
@@ -81,6 +86,7 @@ class ByHand:
             ReviewScreen(ReviewDesk(self.queue), pages, Facts).screen(),
             OverviewScreen(settings, [], self.figures, self.metrics, follower, pages).screen(),
             LiveScreen(self.live, RequestTexts(self.requests), self.reviews, follower, pages).screen(),
+            TryScreen(self.asking, pages).screen(),
             VersionScreen(
                 settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
             ).screen(),

@@ -12,7 +12,7 @@ from screens_by_hand import ByHand, result
 from murmura.runtime.observe.http_server import HttpServer
 
 TEXTS = ["to Rome, please \u202eback <b>", "\u05e9\u05dc\u05d5\u05dd 😀 " + "long " * 300, "my money back"]
-PATHS = ["/", "/live", "/live?label=none", "/versions", "/versions/desk/rollback", "/reviews"]
+PATHS = ["/", "/live", "/live?label=none", "/versions", "/versions/desk/rollback", "/try", "/reviews"]
 
 
 @pytest.fixture(scope="module")
