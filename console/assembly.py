@@ -25,6 +25,7 @@ from .trying.asking import Asking
 from .trying.screen import TryScreen
 from .versions.changes import ReleaseChanges
 from .versions.index import MOST_EVENTS, VersionIndex
+from .versions.labels import ReleasedLabels
 from .versions.screen import VersionScreen
 from .web.application import make_application
 from .web.pages import Pages
@@ -62,6 +63,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     reviews = make_reviews(settings)
     guidelines = read_guidelines(settings.console.guidelines)
     follower = Follower(settings.kafka, feeds if reviews is None else [*feeds, reviews.feed])
+    changes = ReleaseChanges(settings)
     metrics = MetricsReader(settings.console.metrics)
     screens: list[Screen] = []
     pages = Pages(screens, settings.console.masked)
@@ -71,7 +73,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         LiveScreen(live, RequestTexts(make_finder(settings)), reviews, follower, pages).screen(),
         TryScreen(Asking(settings, known, live), pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
-        VersionScreen(settings, versions, figures, metrics, ReleaseChanges(settings), follower, pages).screen(),
+        VersionScreen(settings, versions, figures, metrics, changes, follower, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
     closing: list[Callable[[], Awaitable[None]]] = []
@@ -79,4 +81,6 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         closing.append(reviews.send_rest)
         screens.insert(0, ReviewScreen(reviews.desk, pages, reviews.facts, guidelines).screen())
         work.append(partial(reviews.run, follower))
+        if settings.model.folder is None:
+            work.append(ReleasedLabels(reviews, versions, changes).run)
     return Console(make_application(screens, pages, settings.console), screens, follower, work, closing)

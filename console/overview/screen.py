@@ -24,7 +24,22 @@ _SLOW_MS: Final = 5_000
 """As the alert MurmuraSlow."""
 _LAG: Final = 100
 """As the alert MurmuraLagGrows, without the growth."""
-_RUNBOOK: Final = "docs/operations.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Runbook:
+    """The part of `docs/operations.md` to read: its heading as an anchor, and what to look for there."""
+
+    anchor: str
+    title: str
+
+
+_RUNBOOKS: Final = {
+    "lag": Runbook("when", "Lag grows"),
+    "p95": Runbook("alerts", "MurmuraSlow"),
+    "dead_letters": Runbook("when", "Dead letters"),
+    "suspended": Runbook("when", "An agent is suspended"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class Row:
     version: str | None
     lag: float | None
     suspended: bool | None
-    wrong: Mapping[str, str]
+    wrong: Mapping[str, Runbook]
 
 
 def make_row(
@@ -55,15 +70,12 @@ def make_row(
     found = [metrics.lag[topic] for topic in topics if topic in metrics.lag] if metrics else []
     lag = sum(found) if found else None
     suspended = agent in metrics.suspended if metrics and agent in metrics.known else None
-    wrong = {}
-    if lag is not None and lag > _LAG:
-        wrong["lag"] = f"{_RUNBOOK}, When: Lag grows"
-    if p95 is not None and p95 > _SLOW_MS:
-        wrong["p95"] = f"{_RUNBOOK}, Alerts: MurmuraSlow"
-    if hour["dead_letter"]:
-        wrong["dead_letters"] = f"{_RUNBOOK}, When: Dead letters"
-    if suspended:
-        wrong["suspended"] = f"{_RUNBOOK}, When: An agent is suspended"
+    is_wrong = {
+        "lag": lag is not None and lag > _LAG,
+        "p95": p95 is not None and p95 > _SLOW_MS,
+        "dead_letters": hour["dead_letter"] > 0,
+        "suspended": bool(suspended),
+    }
     return Row(
         agent,
         minute["answered"] / _MINUTE_S,
@@ -75,7 +87,7 @@ def make_row(
         figures.version(agent),
         lag,
         suspended,
-        wrong,
+        {name: runbook for name, runbook in _RUNBOOKS.items() if is_wrong[name]},
     )
 
 
@@ -110,6 +122,7 @@ class OverviewScreen:
             rows=rows,
             now=now,
             unanswered=metrics.unanswered if metrics else (),
+            runbooks=self._settings.console.runbooks,
             asks_metrics=bool(self._settings.console.metrics),
             missing=sorted(self._follower.missing),
             reading=not self._follower.caught_up.is_set(),

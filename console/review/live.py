@@ -1,7 +1,6 @@
 """The review queue on Kafka: puts reading, sending and the screen together."""
 
 import asyncio
-from collections.abc import Mapping
 
 from aiokafka.errors import KafkaError
 
@@ -37,11 +36,15 @@ _LOOK_S = 0.05
 class LiveReviews:
     """`feed` is to be followed beside `run`: what people said is known before reviews are read."""
 
-    def __init__(self, settings: Settings, tasks: Mapping[str, ReviewTask]) -> None:
+    def __init__(self, settings: Settings, tasks: dict[str, ReviewTask]) -> None:
         self._settings = settings
         self.queue = ReviewQueue(settings.console.overlap)
         self.desk = ReviewDesk(self.queue, self._wake)
         self.tasks = tasks
+        self.labelled = asyncio.Event()
+        """Set when the tasks are known: until then no review is read, as it might be passed over."""
+        if settings.model.folder is not None:
+            self.labelled.set()
         known = self._known = KnownVerdicts()
         topic = f"{settings.prefix}.feedback"
         self.feed = Feed(topic, take_feedback(known, self.queue), MOST_ANSWERS)
@@ -73,6 +76,7 @@ class LiveReviews:
     async def run(self, follower: Follower) -> None:
         """Read reviews and send verdicts until cancelled. `follower` is the one that has `feed`."""
         self._follower = follower
+        await self.labelled.wait()
         await follower.wait_for(self.feed.topic)
         self._ready = True
         publisher = await self._connect()
@@ -116,9 +120,12 @@ class LiveReviews:
 
 
 def make_reviews(settings: Settings) -> LiveReviews | None:
-    """Return the queue; None without `model.folder`, whose manifest says what may be answered. Raises SetupError."""
+    """Return the queue; None without a model, whose manifest says what may be answered. Raises SetupError.
+
+    Without `model.folder` the tasks are empty at first, and those of what the store's releases name are to be put in.
+    """
     if settings.model.folder is None:
-        return None
+        return LiveReviews(settings, {}) if settings.has_store else None
     return LiveReviews(settings, describe_tasks(read_manifest(settings.model.folder).tasks))
 
 

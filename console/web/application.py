@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,7 +10,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from ...runtime.settings.console import ConsoleSettings
@@ -19,15 +17,16 @@ from .guard import Guard
 from .pages import Pages
 from .screens import Screen
 from .security import SafeAnswers
+from .static_files import PATH as STATIC_PATH
+from .static_files import OwnFiles
 
-STATIC = Path(__file__).parent / "static"
 OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
 def make_routes(screens: Sequence[Screen]) -> list[BaseRoute]:
     """Return all routes: those of the screens, and the static files, which hold nothing of anybody."""
     own: list[BaseRoute] = [route for screen in screens for route in screen.routes]
-    return [*own, Mount("/static", StaticFiles(directory=STATIC), name="static")]
+    return [*own, Mount(STATIC_PATH, OwnFiles(), name="static")]
 
 
 def make_application(screens: Sequence[Screen], pages: Pages, settings: ConsoleSettings) -> ASGIApp:

@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 from ...runtime.settings.console import Masked
 from .masking import mask
 from .screens import Screen, person_of
+from .static_files import make_static_url
 
 SHOWN_CHARACTERS: Final = 4_000
 _MASKED_BEYOND: Final = 700
@@ -36,6 +37,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.globals["screens"] = screens
+        self._environment.globals["static"] = make_static_url
         self._kinds = kinds
         self._write_text = partial(_write_hidden, lru_cache(_REMEMBERED)(partial(mask, kinds=kinds)))
         self._environment.filters["text"] = self._write_text

@@ -46,6 +46,8 @@ class ConsoleSettings(Section):
     """A text file that people may open beside the review queue."""
     metrics: tuple[WebAddress, ...] = ()
     """Addresses of the processes' `/metrics`, for what no topic says: lag and suspended agents."""
+    runbooks: WebAddress | None = None
+    """Where `docs/operations.md` can be read as a page: what is red in the overview has a link into it."""
 
     @property
     def http_address(self) -> tuple[str, int]:
