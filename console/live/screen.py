@@ -89,7 +89,10 @@ class LiveScreen:
             name, task = (str(form.get(each) or "")[:_NAME_CHARACTERS] for each in ("prediction_id", "task"))
         result = self._index.get(name)
         if self._reviews is None:
-            raise Refused(HTTPStatus.CONFLICT, "Answers are corrected at a console with `--model FOLDER`.")
+            raise Refused(
+                HTTPStatus.CONFLICT,
+                "Answers are corrected at a console that has the labels of a model: `--model FOLDER`, or a model store.",
+            )
         if result is None:
             raise Refused(HTTPStatus.NOT_FOUND, "This answer is not among the latest any more.")
         found = await self._texts.fetch(result.source)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final, TypeVar
 
 from ...runtime.errors import MurmuraError, SetupError
 from ...runtime.observe.logs import get_logger
-from ...runtime.release.changes import Change, make_release, make_rollback, open_store, publish_next
+from ...runtime.release.changes import Change, make_release, make_rollback, make_stop, open_store, publish_next
 from ...runtime.settings.settings import Settings
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import ReleaseState
@@ -53,15 +54,19 @@ class ReleaseChanges:
 
         def make() -> Change:
             store = open_store(self._settings, name)
-            return make_release(store, name, version, by=confirmed.by, why=confirmed.why)
+            return make_release(store, name, version, by=confirmed.by, why=confirmed.why, at=_now())
 
         return await self._publish(name, make, confirmed)
 
     async def roll_back(self, name: str, confirmed: Confirmed) -> ReleaseState:
         """Make the version before the current one current again. Raises Refused."""
-        return await self._publish(
-            name, lambda: make_rollback(self._settings, name, by=confirmed.by, why=confirmed.why), confirmed
-        )
+        change = make_rollback(self._settings, name, by=confirmed.by, why=confirmed.why, at=_now())
+        return await self._publish(name, lambda: change, confirmed)
+
+    async def stop(self, name: str, confirmed: Confirmed) -> ReleaseState:
+        """End the experiment or the shadow of a model. Raises Refused."""
+        change = make_stop(name, by=confirmed.by, why=confirmed.why, at=_now())
+        return await self._publish(name, lambda: change, confirmed)
 
     async def _publish(self, name: str, make: Callable[[], Change], confirmed: Confirmed) -> ReleaseState:
         try:
@@ -81,6 +86,10 @@ class ReleaseChanges:
                 return await asyncio.to_thread(read)
         except TimeoutError:
             raise SetupError(f"the model store did not answer within {_STORE_S:g} s") from None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _unless_changed(change: Change, name: str, generation: int) -> Change:

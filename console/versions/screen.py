@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...runtime.errors import MurmuraError
+from ...runtime.release.experiment_events import describe_candidate, describe_step
 from ...runtime.settings.settings import Settings
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import ReleaseState, rolled_back
@@ -27,6 +28,7 @@ PATH: Final = "/versions"
 SHOWN_EVENTS: Final = 20
 WHY_CHARACTERS: Final = 1000
 _ANSWERS_S: Final = 300.0
+_TITLES: Final = {"release": "Release", "rollback": "Go back to", "stop": "Let all be answered by"}
 
 
 class VersionScreen:
@@ -53,6 +55,8 @@ class VersionScreen:
             do(PATH + "/{name}/release", self.release, role=Role.OPERATOR),
             show(PATH + "/{name}/rollback", self.confirm_rollback, role=Role.OPERATOR),
             do(PATH + "/{name}/rollback", self.roll_back, role=Role.OPERATOR),
+            show(PATH + "/{name}/stop", self.confirm_stop, role=Role.OPERATOR),
+            do(PATH + "/{name}/stop", self.stop, role=Role.OPERATOR),
         ]
         return Screen("Versions", PATH, "v", routes)
 
@@ -82,7 +86,9 @@ class VersionScreen:
             title=f"Versions of {name}",
             name=name,
             state=state,
+            beside=_describe_beside(state),
             steps=state.history[::-1] if state else (),
+            describe_step=describe_step,
             versions=[each for each in versions if each != current],
             has_store=self._changes.has_store(name),
             store_trouble=trouble,
@@ -132,6 +138,20 @@ class VersionScreen:
         self._index.note_release(await self._changes.roll_back(name, _read_confirmed(request, form)))
         return go_to(f"{PATH}/{name}")
 
+    async def confirm_stop(self, request: Request) -> Response:
+        """What would end, and a field for the reason."""
+        name = self._read_name(request)
+        state = self._index.states.get(name)
+        if state is None or state.candidate is None:
+            raise Refused(HTTPStatus.CONFLICT, f"No version runs beside the current one of {name}.")
+        return self._confirm(request, "stop", name, state, state.current.version)
+
+    async def stop(self, request: Request) -> Response:
+        name = self._read_name(request)
+        form = await request.form()
+        self._index.note_release(await self._changes.stop(name, _read_confirmed(request, form)))
+        return go_to(f"{PATH}/{name}")
+
     def _confirm(
         self,
         request: Request,
@@ -146,7 +166,7 @@ class VersionScreen:
         return self._pages.render(
             request,
             "version_change.html",
-            title=f"{'Release' if what == 'release' else 'Go back to'} {name} {version}",
+            title=f"{_TITLES[what]} {name} {version}",
             what=what,
             name=name,
             state=state,
@@ -210,6 +230,13 @@ def describe_event(event: ServingEvent) -> str:
     if event.reason is not None:
         parts.append(event.reason.value)
     return " ".join(parts)
+
+
+def _describe_beside(state: ReleaseState | None) -> str | None:
+    """Return what a version beside the current one does, in one line; None without one."""
+    if state is None or state.candidate is None or not state.history:
+        return None
+    return describe_candidate(state, state.candidate, state.history[-1].model_copy(update={"experiment": None}))
 
 
 def _find_before(state: ReleaseState) -> int | None:

@@ -35,9 +35,7 @@ def publish_next(
     def on_lost_event() -> None:
         typer.echo(f"the event was not accepted by {settings.prefix}.events; the release is", err=True)
 
-    return run_until_stopped(
-        lambda stop: changes.publish_next(settings, name, change, on_lost_event=on_lost_event)
-    )
+    return run_until_stopped(lambda stop: changes.publish_next(settings, name, change, on_lost_event=on_lost_event))
 
 
 def now() -> datetime:

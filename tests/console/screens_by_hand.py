@@ -71,7 +71,7 @@ class ByHand:
     """All screens, with their indexes and settings. `sections` are those of the settings."""
 
     def __init__(self, texts: list[str] | None = None, **sections: Any) -> None:
-        settings = Settings(**sections)
+        settings = self.settings = Settings(**sections)
         self.live, self.figures, self.versions = LiveIndex(), AgentFigures(), VersionIndex()
         self.requests = Requests(texts or [])
         self.queue = ReviewQueue(0.0)

@@ -1,6 +1,7 @@
 """What every screen of the console is held to: hosts, origins, bodies, people and their roles."""
 
 import asyncio
+import re
 
 import pytest
 from starlette.datastructures import Headers
@@ -80,6 +81,14 @@ def test_every_answer_carries_the_headers_of_safety(path):
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert "secret" not in answer.text
+
+
+def test_a_file_of_the_console_is_kept_by_its_digest_and_nothing_else_is():
+    browser = client(ConsoleSettings())
+    address = re.search("/static/console[.]css[?]v=[0-9a-f]{16}", browser.get("/").text)[0]
+    assert "immutable" in browser.get(address).headers["cache-control"]
+    for other in ("/static/console.css", address[:-1], "/"):
+        assert browser.get(other).headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(

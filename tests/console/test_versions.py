@@ -1,18 +1,22 @@
 """Versions: what is kept of topics, and what is refused when somebody releases."""
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from screens_by_hand import ByHand
+from test_live import browse
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.console.versions import changes as console_changes
 from murmura.console.versions.index import MOST_EVENTS, MOST_MODELS, VersionIndex
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release.changes import publish_next
 from murmura.runtime.release.store import ModelStore
-from murmura.schemas.release import ReleaseState, released
+from murmura.schemas.release import ReleaseState, released, shadowed
 from murmura.schemas.training_event import TrainingEvent, TrainingEventKind
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -50,21 +54,21 @@ def test_the_table_of_the_gate_stays_when_the_run_goes_on():
 
 
 @pytest.fixture
-def released_desk(tmp_path, browse_at):
-    """A browser at a console on a broker in process, with a store of two versions and none released."""
+def make_desk(tmp_path):
+    """A console on a broker in process, with a store of two versions and none released."""
     for seed in (1, 2):
         write_tiny_model(tmp_path / f"m{seed}", TASKS[:1], seed=seed, name="desk")
         ModelStore(tmp_path / "store").push(tmp_path / f"m{seed}")
-    with EmbeddedBroker({"murmura.models": 1}) as broker:
-        yield lambda **console: browse_at(
+    with EmbeddedBroker({"murmura.models": 1, "murmura.events": 1}) as broker:
+        yield lambda **console: ByHand(
             kafka={"bootstrap_servers": broker.bootstrap, "fetch_max_wait_ms": 100},
             model={"store": str(tmp_path / "store"), "name": "desk"},
             console=console,
         )
 
 
-def test_without_javascript_a_version_is_released_and_taken_back_with_a_reason(released_desk):
-    browser = released_desk()
+def test_without_javascript_a_version_is_released_and_taken_back_with_a_reason(make_desk):
+    browser = browse(make_desk())
     assert "none is released" in browser.get("/versions").text
     assert browser.get("/versions/desk/rollback").status_code == 409
     assert browser.get("/versions/desk/release?version=9").status_code == 404
@@ -84,8 +88,29 @@ def test_without_javascript_a_version_is_released_and_taken_back_with_a_reason(r
     assert re.search("<strong>1</strong>, generation 3", browser.get("/versions/desk").text)
 
 
-def test_who_may_only_read_changes_no_release(released_desk):
-    reader = released_desk(read_only=True)
+def test_what_runs_beside_the_current_version_is_shown_and_stopped(make_desk):
+    made = make_desk()
+    browser = browse(made)
+    for version in ("1", "2"):
+        form = {"version": version, "generation": str(int(version) - 1), "why": "new"}
+        browser.post("/versions/desk/release", data=form)
+    assert browser.get("/versions/desk/stop").status_code == 409
+
+    def begin(state: ReleaseState | None) -> ReleaseState:
+        return shadowed(state, 1, state.history[0].digest, 0.05, by="ann", why="", at=AT)
+
+    _, state = asyncio.run(publish_next(made.settings, "desk", begin))
+    made.versions.note_release(state)
+    assert "is compared with 2 on 5 % of the requests" in browser.get("/versions/desk").text
+    assert "version 1 ends" in browser.get("/versions/desk/stop").text
+    assert browser.post("/versions/desk/stop", data={"generation": "3", "why": "slow"}).status_code == 303
+    page = browser.get("/versions/desk").text
+    assert "no other version" in page
+    assert "candidate 1 stopped" in page
+
+
+def test_who_may_only_read_changes_no_release(make_desk):
+    reader = browse(make_desk(read_only=True))
     assert reader.get("/versions/desk/release?version=1").status_code == 403
     assert (
         reader.post("/versions/desk/release", data={"version": "1", "generation": "0", "why": "x"}).status_code == 403
@@ -93,9 +118,9 @@ def test_who_may_only_read_changes_no_release(released_desk):
     assert "Release…" not in reader.get("/versions").text
 
 
-def test_a_store_that_hangs_is_not_waited_for(released_desk, monkeypatch):
+def test_a_store_that_hangs_is_not_waited_for(make_desk, monkeypatch):
     from time import sleep
 
     monkeypatch.setattr(console_changes, "_STORE_S", 0.05)
     monkeypatch.setattr(console_changes, "open_store", lambda *_: sleep(0.3))
-    assert "did not answer within 0.05 s" in released_desk().get("/versions").text
+    assert "did not answer within 0.05 s" in browse(make_desk()).get("/versions").text

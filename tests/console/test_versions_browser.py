@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 from pages_in_browser import open_browser, open_page, violations
 from playwright.async_api import expect
@@ -36,7 +37,7 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
         store.push(tmp_path / f"made{seed}")
     model = {"cores": 1, "token_budget": 256, "store": str(tmp_path / "store"), "name": "tiny"}
     settings = desk.settings(model=model)
-    first = await asyncio.to_thread(make_release, store, "tiny", 1, by="test", why="the first")
+    first = await asyncio.to_thread(make_release, store, "tiny", 1, by="test", why="the first", at=datetime.now(UTC))
     await publish_next(settings, "tiny", first)
     async with desk.serving(desk.agents[:1], model=model) as serving:
         more = {"metrics": [f"{serving.url}/metrics"]}
