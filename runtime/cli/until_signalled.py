@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -18,8 +19,9 @@ def run_until_stopped(
     """Run `main(stop)` and return what it returns.
 
     The first Ctrl-C or SIGTERM sets `stop` and calls `on_stop`; `main` must then end by itself. A second signal ends
-    the process, as without a handler.
+    the process, as without a handler. Signals reach the main thread alone: in another one `stop` is never set.
     """
+    handled = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
 
     async def run_with_signals() -> T:
         stop = asyncio.Event()
@@ -27,16 +29,16 @@ def run_until_stopped(
 
         def request_stop() -> None:
             stop.set()
-            for number in STOP_SIGNALS:
+            for number in handled:
                 loop.remove_signal_handler(number)
             on_stop()
 
-        for number in STOP_SIGNALS:
+        for number in handled:
             loop.add_signal_handler(number, request_stop)
         try:
             return await main(stop)
         finally:
-            for number in STOP_SIGNALS:
+            for number in handled:
                 loop.remove_signal_handler(number)
 
     return asyncio.run(run_with_signals())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
+from cli_in_process import run_here
 from ingest_world import World
 from serving import Desk, reason
 
@@ -166,11 +167,8 @@ async def test_records_that_are_gone_stop_it_before_anything_is_written(world, s
     with pytest.raises(SetupError, match=said):
         await stages.ingest(settings, made, tmp_path / "again")
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    done = subprocess.run(
-        [MURMURA, "ingest", "--from-manifest", tmp_path / "set", "--out", tmp_path / "x", "--bootstrap", kafka],
-        capture_output=True,
-        text=True,
-    )
+    words = ("ingest", "--from-manifest", tmp_path / "set", "--out", tmp_path / "x", "--bootstrap", kafka)
+    done = await asyncio.to_thread(run_here, *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "partition 1" in done.stderr
 

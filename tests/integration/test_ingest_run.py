@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cli_in_process import run_here
 from ingest_world import World
 
 from murmura.runtime.settings.settings import KafkaSettings
@@ -51,8 +52,8 @@ async def test_what_a_manifest_says_is_not_said_again(kafka, make_topics, unique
     await world.write(kafka)
     settings = KafkaSettings(bootstrap_servers=kafka)
     await stages.ingest(settings, await plan_of(settings, world), tmp_path / "set")
-    command = [MURMURA, "ingest", "--from-manifest", tmp_path / "set", "--out", tmp_path / "again", *option]
-    done = subprocess.run([*command, "--bootstrap", kafka], capture_output=True, text=True)
+    words = ("ingest", "--from-manifest", tmp_path / "set", "--out", tmp_path / "again", *option, "--bootstrap", kafka)
+    done = await asyncio.to_thread(run_here, *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert option[0] in done.stderr.partition("leave out --agent, ")[2]
     assert not (tmp_path / "again").exists()

@@ -8,7 +8,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from cli_in_process import refused_here, run_here
 from serving import Desk
-from test_cli import murmura
 
 from murmura.agents.classification import agent as classification
 from murmura.runtime.cli.ranges import read_offsets, read_time
@@ -26,7 +25,7 @@ async def desk(kafka, unique, make_topics, tiny_model) -> Desk:
 
 
 def command(desk: Desk, *words: object):
-    return asyncio.to_thread(murmura, "deadletters", *words, "--bootstrap", desk.bootstrap, "--config", config(desk))
+    return asyncio.to_thread(run_here, "deadletters", *words, "--bootstrap", desk.bootstrap, "--config", config(desk))
 
 
 def config(desk: Desk) -> str:
@@ -74,7 +73,7 @@ async def test_a_dead_letter_is_listed_shown_and_sent_again_under_the_id_that_it
     (row,) = map(json.loads, listed.stdout.splitlines())
     assert (row["letters"], row["redriven"]) == (2, 2)
     tail = await asyncio.to_thread(
-        murmura, "tail", desk.dead_letters, "--from-beginning", "--count", 6, "--bootstrap", desk.bootstrap
+        run_here, "tail", desk.dead_letters, "--from-beginning", "--count", 6, "--bootstrap", desk.bootstrap
     )
     assert tail.stdout.count("sent again") >= 2, tail.stdout + tail.stderr
 

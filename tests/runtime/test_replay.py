@@ -5,9 +5,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from cli_in_process import refused_here
+from cli_in_process import refused_here, run_here
 from serving import Desk
-from test_cli import murmura
 
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
@@ -84,7 +83,7 @@ async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_text
 
     def replay(*more: object):
         words = ("replay", desk.requests, "classification", "--model", tiny_model, "--config", config)
-        return asyncio.to_thread(murmura, *words, "--bootstrap", kafka, *more)
+        return asyncio.to_thread(run_here, *words, "--bootstrap", kafka, *more)
 
     done = await replay("--to", file)
     assert done.returncode == 0, done.stderr
@@ -142,7 +141,7 @@ async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_aga
 
     def replay(*more: object):
         words = ("replay", desk.requests, "classification", "--version", f"{name}/1", "--config", config)
-        return asyncio.to_thread(murmura, *words, "--bootstrap", kafka, *more)
+        return asyncio.to_thread(run_here, *words, "--bootstrap", kafka, *more)
 
     done = await replay("--to", topics["again"])
     assert done.returncode == 0, done.stderr
