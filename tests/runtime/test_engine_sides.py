@@ -1,10 +1,14 @@
 """Calls on the candidate's side of an experiment: the candidate answers them, and the serving version what it does not."""
 
 import pytest
+from tiny_talker import write_talker
 
 from murmura.runtime.batching.engine import Engine
+from murmura.runtime.batching.reply_lanes import ReplyLane
 from murmura.runtime.errors import DeviceFailed, RecordError
+from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import FakeModel
+from murmura.schemas.acts import Act, ActName, Utterance
 from murmura.schemas.manifest import TaskSpec
 
 INTENT = TaskSpec(name="intent", kind="classification", labels=["refund", "praise"])
@@ -75,3 +79,34 @@ async def test_a_call_whose_candidate_is_dropped_while_its_text_is_tokenised_is_
     candidate.encode = encode_and_drop
     assert await world.ask() == (1, "current")
     assert candidate.batches == []
+
+
+async def test_a_reply_is_worded_by_the_version_of_its_side_and_by_the_serving_one_once_that_fails(
+    tmp_path, monkeypatch
+):
+    engine = Engine(Model.load(write_talker(tmp_path / "desk"), device="cpu"), token_budget=600, reply_rows=4)
+    candidate, faults = Model.load(tmp_path / "desk", device="cpu"), []
+    candidate.manifest = candidate.manifest.model_copy(update={"version": 2})
+
+    async def word(variant):
+        said = (Utterance(role="user", text="refund my order please"),)
+        found = await engine.on_side(variant).generate(said, (Act(act=ActName.REQUEST, slot="time"),), "reply")
+        return found.text, found.model[1], found.variant
+
+    await engine.start()
+    try:
+        text, version, _ = await word("current")
+        engine.load_candidate(candidate, None, faults.append)
+        assert await word("candidate") == (text, 2, "candidate")
+        run_step = ReplyLane.run_step
+
+        def fail_candidates(lane, **options):
+            if lane.model is candidate:
+                raise DeviceFailed("no device")
+            return run_step(lane, **options)
+
+        monkeypatch.setattr(ReplyLane, "run_step", fail_candidates)
+        assert await word("candidate") == (text, version, "current")
+        assert (len(faults), engine.trouble) == (1, None)
+    finally:
+        await engine.stop(5)
