@@ -12,6 +12,8 @@ from ..runtime.settings.settings import Settings
 from .dead_letters.index import DeadLetterIndex
 from .dead_letters.job import Redrives
 from .dead_letters.screen import DeadLetterScreen
+from .experiments.index import ExperimentIndex
+from .experiments.screen import ExperimentScreen
 from .live.index import MOST_RESULTS, LiveIndex
 from .live.screen import LiveScreen
 from .live.texts import RequestTexts
@@ -49,6 +51,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     kept = settings.console.kept_records, settings.console.kept_bytes
     known = find_known_agents(settings, own)
     letters, figures, versions, live = DeadLetterIndex(*kept), AgentFigures(), VersionIndex(), LiveIndex()
+    experiments, experiments_topic = ExperimentIndex(), f"{settings.prefix}.experiments"
     outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
     feeds = [
         Feed(settings.dead_letters, letters.take, kept[0]),
@@ -57,6 +60,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
         *(Feed(topic, live.take, MOST_RESULTS) for topic in sorted(outputs)),
         Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
+        Feed(experiments_topic, experiments.take, kept[0]),
         Feed(f"{settings.prefix}.events", versions.take_events, MOST_EVENTS),
         Feed(f"{settings.prefix}.training", versions.take_training, kept[0]),
     ]
@@ -71,9 +75,10 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
         LiveScreen(live, RequestTexts(make_finder(settings)), reviews, follower, pages).screen(),
-        TryScreen(Asking(settings, known, live), pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, changes, follower, pages).screen(),
+        ExperimentScreen(experiments, versions, experiments_topic, follower, pages).screen(),
+        TryScreen(Asking(settings, known, live), pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
     closing: list[Callable[[], Awaitable[None]]] = []

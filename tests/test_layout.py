@@ -22,6 +22,7 @@ FOLDERS = {
     "console/dead_letters",
     "console/overview",
     "console/reading",
+    "console/experiments",
     "console/live",
     "console/review",
     "console/trying",

@@ -1,7 +1,7 @@
 """Screens of the console without a broker: their indexes are filled by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 from review_items import make_task
 
 from murmura.agents.classification import agent as classification
+from murmura.console.experiments.index import ExperimentIndex
+from murmura.console.experiments.screen import ExperimentScreen
 from murmura.console.live.index import LiveIndex
 from murmura.console.live.screen import LiveScreen
 from murmura.console.live.texts import RequestTexts
@@ -27,12 +29,43 @@ from murmura.console.versions.index import VersionIndex
 from murmura.console.versions.screen import VersionScreen
 from murmura.console.web.application import make_application
 from murmura.console.web.pages import Pages
+from murmura.runtime.experiments.sums import sum_units
 from murmura.runtime.settings.settings import Settings
+from murmura.schemas.experiment import Experiment
+from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import released
 from murmura.schemas.training_event import TrainingEvent
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 FIGURE = {"current": 0.81, "candidate": 0.84, "difference": 0.03, "low": 0.01, "high": 0.05, "allowance": 0.01}
+
+
+def experiment_state(**fields: Any) -> ExperimentState:
+    """Of 2,000 units a side the candidate is right in 90 %, the current version in 80 %."""
+
+    def sums(right: int, wrong: int) -> list[float]:
+        return [float(value) for value in astuple(sum_units([(1.0, 1.0)] * right + [(0.0, 1.0)] * wrong))]
+
+    return ExperimentState.model_validate(
+        {
+            "experiment": Experiment(id="desk-3", share=0.5, started=AT),
+            "model": "desk",
+            "current": 2,
+            "candidate": 3,
+            "minute": int(AT.timestamp()) // 60 + 90,
+            "units": {"control": 2000, "candidate": 2000},
+            "expected": 2000,
+            "variance": 1000,
+            "sums": {
+                "agreement": {"control": sums(1600, 400), "candidate": sums(1800, 200)},
+                "withheld/intent": {"control": sums(100, 1900), "candidate": sums(400, 1600)},
+            },
+            "skipped": {"unexposed": 7},
+            "answers": {"control": 2100, "candidate": 2000},
+            "decided": [{"action": "promote", "why": "agreement is better", "at": AT.isoformat()}],
+            **fields,
+        }
+    )
 
 
 class Requests:
@@ -73,6 +106,7 @@ class ByHand:
     def __init__(self, texts: list[str] | None = None, **sections: Any) -> None:
         settings = self.settings = Settings(**sections)
         self.live, self.figures, self.versions = LiveIndex(), AgentFigures(), VersionIndex()
+        self.experiments = ExperimentIndex()
         self.requests = Requests(texts or [])
         self.queue = ReviewQueue(0.0)
         self.metrics = MetricsReader(())
@@ -91,6 +125,7 @@ class ByHand:
                 settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
             ).screen(),
         ]
+        screens.append(ExperimentScreen(self.experiments, self.versions, "experiments", follower, pages).screen())
         self.application = make_application(screens, pages, settings.console)
 
     def take(self, *records: SimpleNamespace) -> None:
@@ -117,6 +152,8 @@ class ByHand:
         rows = [{"task": "intent", "set": "test", "rows": 1200, "verdict": "better", **FIGURE}]
         gate = TrainingEvent(event="gate.passed", run="run-7", name="desk", gate=rows, version=2, at=AT)
         self.versions.take_training([SimpleNamespace(value=gate.model_dump_json().encode())])
+        kept = experiment_state().model_dump_json().encode()
+        self.experiments.take([SimpleNamespace(key=b"desk-3#state", value=kept)])
         model = ServedModel("http://10.0.0.1:9464/metrics", "desk", "2", "cpu")
         self.metrics.latest = ProcessMetrics({"in": 500}, frozenset(["desk"]), frozenset(["desk"]), ("b",), (model,))
         return self

@@ -12,7 +12,17 @@ from screens_by_hand import ByHand, result
 from murmura.runtime.observe.http_server import HttpServer
 
 TEXTS = ["to Rome, please \u202eback <b>", "\u05e9\u05dc\u05d5\u05dd 😀 " + "long " * 300, "my money back"]
-PATHS = ["/", "/live", "/live?label=none", "/versions", "/versions/desk/rollback", "/try", "/reviews"]
+PATHS = [
+    "/",
+    "/live",
+    "/live?label=none",
+    "/versions",
+    "/versions/desk/rollback",
+    "/try",
+    "/experiments",
+    "/experiments/one?id=desk-3",
+    "/reviews",
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +80,8 @@ async def test_a_refresh_keeps_the_focus_and_an_answer_is_corrected_by_keys(chro
         for key in ("g", "l"):
             page.keyboard.press(key)
         page.locator("mark", has_text="Rome").wait_for()
+        page.keyboard.press("f")
+        page.keyboard.press("Escape")  # leaves the field
         page.keyboard.press("p")
         page.get_by_text("Stopped by you").wait_for()
         for key in ("c", "3"):

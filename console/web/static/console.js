@@ -1,5 +1,5 @@
 // Keys of the console. An element with data-key="d" or data-key="g d" is clicked, chosen or focused by these keys.
-// Keys do nothing while somebody types, in a dialog, with Ctrl, Alt or Meta, or when they are switched off.
+// Keys do nothing while somebody types, in a dialog, with Ctrl, Alt or Meta, or when they are switched off. Esc leaves a field.
 "use strict";
 (() => {
   const WAIT_MS = 1500;
@@ -60,6 +60,10 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" && event.target.closest(TYPING) && !document.querySelector("dialog[open]")) {
+      document.getElementById("main").focus({ preventScroll: true });
+      return;
+    }
     if (!areOn() || event.target.closest(TYPING) || document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && event.target.closest("button, a, summary")) return;
     const now = performance.now();
