@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +31,6 @@ from .kafka.broker_diagnosis import diagnose
 from .kafka.changelog import read_to_end
 from .kafka.dead_letter_depth import DeadLetterDepth
 from .kafka.offset_tracker import Tracker
-from .kafka.producer import producer_factory
 from .kafka.publisher import Publisher
 from .kafka.topics import require_topics
 from .model.model import Model
@@ -52,6 +51,7 @@ from .release.model_report import report_model
 from .release.start_models import start_models
 from .release.watcher import ReleaseWatcher
 from .settings.settings import Settings
+from .shadow.shadows import Shadows
 from .wire.dead_letter import dead_letter
 
 log = get_logger(__name__)
@@ -182,10 +182,9 @@ async def assemble(
     )
     topics = (*routes, *(topic for handler in handlers for topic in handler.topics))
     broker = make_broker(settings.kafka)
-    read = (*topics, *dispatcher.retrying.topics)
     source = Source(
         broker,
-        read,
+        (*topics, *dispatcher.retrying.topics),
         dispatcher,
         tracker,
         metrics,
@@ -218,11 +217,14 @@ async def assemble(
     metrics.watch(letters=depth.records, letters_age=depth.age_s)
     events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
-    following: list[Coroutine[Any, Any, None]] = []
+    shadows = _make_shadows(settings, metrics, stack, clock)
+    following: list[Coroutine[Any, Any, None]] = [shadows.run()]
     if events is not None:
         for each, served in zip(models, dispatcher.served, strict=True):
             if each.loader is not None:
-                watchers[served.name], loops = follow_releases(each, each.loader, served, health, metrics, events)
+                watchers[served.name], loops = follow_releases(
+                    each, each.loader, served, health, metrics, events, shadows.shared
+                )
                 following += loops
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, following, events, depth, clock)
@@ -276,9 +278,15 @@ def _make_events(
     topic = f"{settings.prefix}.events"
     if topic not in partitions:
         return None
-    events = ServingEvents(settings.app, topic, partial(_make_publisher, settings))
+    events = ServingEvents(settings.app, topic, partial(Publisher.from_settings, settings))
     stack.push_async_callback(clock.finish, "the events of this process", events.stop)
     return events
+
+
+def _make_shadows(settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack, clock: StopClock) -> Shadows:
+    shadows = Shadows(settings, metrics, partial(Publisher.from_settings, settings))
+    stack.push_async_callback(clock.finish, "what is only compared", shadows.stop)
+    return shadows
 
 
 async def _start_engine(
@@ -315,21 +323,10 @@ async def _start_engine(
 async def _start_publisher(
     settings: Settings, metrics: Metrics, stack: contextlib.AsyncExitStack, clock: StopClock
 ) -> Publisher:
-    publisher = _make_publisher(settings, metrics.send_retry)
+    publisher = Publisher.from_settings(settings, metrics.send_retry)
     try:
         await publisher.start()
     except (KafkaError, OSError) as error:
         raise await diagnose(settings.kafka, error) from error
     stack.push_async_callback(clock.finish, "the producer", publisher.stop)
     return publisher
-
-
-def _make_publisher(settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Publisher:
-    return Publisher(
-        producer_factory(settings.kafka, settings.producer),
-        send_timeout_s=settings.producer.send_timeout_s,
-        linger_ms=settings.producer.linger_ms,
-        max_request_bytes=settings.producer.max_request_bytes,
-        give_up_s=settings.health.give_up_s,
-        on_retry=on_retry,
-    )

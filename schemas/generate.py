@@ -26,6 +26,7 @@ from .request import Request
 from .result import Result
 from .review import Review
 from .serving_event import ServingEvent
+from .shadow import ShadowCounts, ShadowDifference
 from .training_event import TrainingEvent
 
 HERE: Final = Path(__file__).parent
@@ -39,6 +40,8 @@ MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "training_event.v1": TrainingEvent,
     "feedback.v1": Feedback,
     "review.v1": Review,
+    "shadow_difference.v1": ShadowDifference,
+    "shadow_counts.v1": ShadowCounts,
     "turn.v1": Turn,
     "reply.v1": Reply,
     "conversation_state.v1": ConversationState,

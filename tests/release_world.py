@@ -71,6 +71,15 @@ class Slot:
     def assign(self, assignment: Any) -> None:
         self.assignment = assignment
 
+    shadow: Any = None
+
+    def put_shadow(self, new: Any, share: float, on_failed: Any) -> None:
+        assert self.shadow is None
+        self.shadow, self.assignment, self.on_failed = new, share, on_failed
+
+    def drop_shadow(self) -> None:
+        self.shadow = None
+
     def drop_candidate(self) -> None:
         self.candidate = None
 

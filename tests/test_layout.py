@@ -49,6 +49,7 @@ FOLDERS = {
     "runtime/redrive",
     "runtime/release",
     "runtime/settings",
+    "runtime/shadow",
     "runtime/testing",
     "runtime/wire",
     "scenarios",

@@ -134,6 +134,8 @@ LEARNING = {
                NOW.gauge("murmura_model_info", "name", "version", "device", "graph", "variant")}, width=16),
         Panel("Releases handled in a day", "Rejected: the previous version keeps serving; see murmura.events.",
               {"{{outcome}}": DAY.growth("murmura_model_swaps_total", "outcome")}, stat=True),
+        Panel("Records for a version that is only compared", "Dropped: the device was busy. Too long: for a pass.",
+              {"{{model}} {{outcome}}": NOW.rate("murmura_shadow_records_total", "model", "outcome")}, "reqps", width=24),
     ],
     "Experiment": [
         Panel("Results per second, by version", "The candidate's share of them is that of its units' requests.",

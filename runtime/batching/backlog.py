@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..errors import DeviceFailed
 from ..observe.logs import get_logger
-from .delivery import separate_failed
+from .delivery import call_safely, separate_failed
 from .device_guard import Job
 from .device_slots import DeviceSlots, Turn
 from .entry import Entry
@@ -36,6 +36,7 @@ class Backlog:
         self._candidates: dict[int, OnFailed] = {}
         """By the identity of the model, which the policy keeps alive."""
         self._failed_in_a_row = Counter[int]()
+        self._on_idle: list[Callable[[], None]] = []
 
     @property
     def tokens(self) -> int:
@@ -46,6 +47,21 @@ class Backlog:
     def rows(self) -> int:
         """Number of entries that are not in a batch yet, or whose replies have not begun."""
         return len(self.policy) + self.lanes.queued_rows
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of any version waits, and no reply is being decoded."""
+        return not len(self.policy) and self.lanes.is_empty
+
+    def watch_idle(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever nothing waits or runs any more; returns what ends that."""
+        self._on_idle.append(callback)
+        return lambda: self._on_idle.remove(callback)
+
+    def announce_idle(self) -> None:
+        """Call back those that use an idle device."""
+        for callback in self._on_idle:
+            call_safely(callback)
 
     def queued(self, model: Any) -> tuple[int, int]:
         """Return the tokens and rows of a version."""

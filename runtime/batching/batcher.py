@@ -195,6 +195,8 @@ class Batcher:
         self._wake_later(now)
         if self.backlog.tokens < queued:
             self._announce_room()
+        if not self._running:
+            self.backlog.announce_idle()
 
     def _next_job(self, now: float) -> Job | None:
         in_flight = len(self._running)

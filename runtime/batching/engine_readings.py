@@ -1,11 +1,14 @@
 """What an engine says of itself: what waits, how much room there is, and whether the device answers."""
 
+from collections.abc import Callable
 from typing import Any
 
+from ..errors import Closed
 from .batcher import Batcher
 from .calibration import Calibration
 from .pass_costs import PassCosts
 from .request_checks import RequestChecks
+from .version_queue import VersionTerms
 
 
 class EngineReadings(RequestChecks):
@@ -73,6 +76,22 @@ class EngineReadings(RequestChecks):
             return tokens, rows
         queued = [self._batcher.backlog.queued(model) for model in (self.model, self.candidate) if model is not None]
         return tokens - max(each[0] for each in queued), rows - max(each[1] for each in queued)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of any model on the device waits or runs, and the device answers."""
+        batcher = self._batcher
+        return batcher is not None and not batcher.in_flight and batcher.backlog.is_empty and not batcher.guard.trouble
+
+    def watch_idle(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever nothing waits or runs any more; returns what ends that. Raises Closed when not running."""
+        if self._batcher is None:
+            raise Closed("the engine is not running")
+        return self._batcher.backlog.watch_idle(callback)
+
+    def estimate_terms(self, model: Any) -> VersionTerms:
+        """Return the terms that a version beside the serving one has on this device."""
+        return self._costs.estimate(model, model.pass_time)[0]
 
     @property
     def in_flight(self) -> int:

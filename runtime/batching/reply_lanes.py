@@ -122,6 +122,11 @@ class ReplyLanes:
         """Number of replies that have not begun."""
         return sum(lane.queued_rows for lane in self._lanes.values())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no reply waits or is being decoded."""
+        return not any(lane.claimed or lane.entries for lane in self._lanes.values())
+
     def queued(self, model: Any) -> tuple[int, int]:
         """Return tokens and number of a version's texts whose replies have not begun."""
         own = [lane for lane in self._lanes.values() if lane.model is model]

@@ -266,7 +266,7 @@ class BatchRuns:
         began, device_began = time.perf_counter(), self._timer.begin(model.device)
         logits = self._within_deadline(model, self.deadline_s * times, model.run, encoded)
         seconds, device_s = time.perf_counter() - began, self._timer.end(model.device, device_began)
-        outputs = _decode(model, logits, encoded, entries)
+        outputs = decode_rows(model, logits, encoded, entries)
         if len(outputs) != len(entries):
             raise ModelFailed(f"the model gave {len(outputs)} answers for {len(entries)} texts")
         memories: dict[int, dict[str, Any]] = {}
@@ -296,7 +296,18 @@ def _halves(begin: int, end: int) -> list[tuple[int, int]]:
     return [(middle, end), (begin, middle)]
 
 
-def _decode(model: BatchModel, logits: Any, encoded: list[Any], entries: list[Entry]) -> list[Outputs]:
+class Asked(Protocol):
+    """What is asked about a text."""
+
+    @property
+    def text(self) -> Input: ...
+    @property
+    def tasks(self) -> tuple[str, ...]: ...
+    @property
+    def thresholds(self) -> Mapping[str, Any] | None: ...
+
+
+def decode_rows(model: BatchModel, logits: Any, encoded: list[Any], entries: Sequence[Asked]) -> list[Outputs]:
     """Decode rows with the same thresholds together: almost always all rows at once."""
     texts = [entry.text for entry in entries]
     rows_by_thresholds: dict[int, list[int]] = {}

@@ -1,12 +1,13 @@
 """The loaded versions of one model, and which of them answers a side of an experiment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..agent.routes import Route
 from ..experiments.assignment import Side
 from ..experiments.unit_assignment import Assignment
 from .engine_port import EngineLike
+from .entry import Entry
 
 
 class LoadedVersion(NamedTuple):
@@ -26,6 +27,8 @@ class Versions:
     def __init__(self, current: LoadedVersion) -> None:
         self.current = current
         self.candidate: LoadedVersion | None = None
+        self.on_answered: Callable[[Sequence[Entry]], None] | None = None
+        """Called with each batch once its messages were handed over; set where a version is only compared."""
         self.assignment: Assignment | None = None
         """Of the experiment in which the candidate answers; None without one."""
 
@@ -37,8 +40,8 @@ class Versions:
         """Return whether new units may be answered by a version: it was neither replaced nor dropped."""
         return version is self.current or version is self.candidate
 
-    def add_candidate(self, candidate: LoadedVersion, assignment: Assignment | None) -> None:
-        """Let a candidate answer its side of an experiment; without an assignment it answers nothing."""
+    def add_candidate(self, candidate: LoadedVersion, assignment: Assignment) -> None:
+        """Let a candidate answer its side of an experiment."""
         self.candidate, self.assignment = candidate, assignment
 
     def drop_candidate(self) -> None:

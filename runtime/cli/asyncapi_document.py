@@ -31,13 +31,14 @@ _SCHEMAS: Final = {
     "serving event": "serving_event.v1",
     "feedback": "feedback.v1",
     "review": "review.v1",
+    "shadow difference": "shadow_difference.v1",
 }
 """By the record type in the table of topics."""
 _RETRY: Final = "request that waits for its next attempt"
 _DEAD_LETTER: Final = "dead letter"
 _ANY: Final = "record"
 """The record type of a topic that is neither in the table nor read by a predicting agent."""
-_SENT: Final = ("deadletters", "retries", "events", "reviews")
+_SENT: Final = ("deadletters", "retries", "events", "reviews", "shadow")
 _RECEIVED: Final = ("models", "retries")
 
 Operations = dict[str, spec.Operation]

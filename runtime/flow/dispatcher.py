@@ -286,6 +286,7 @@ class Dispatcher:
             self._feedings.send(outcome, held)
         else:
             self._under_way.end(held)
+        self._feedings.offer(entries)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the model that encoded them failed and has been replaced."""

@@ -70,6 +70,11 @@ class Feeding:
             for delivery in deliveries:
                 delivery.choose_side(assignment)
 
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Show a batch whose messages were handed over to a version that is only compared."""
+        if self._versions.on_answered is not None:
+            self._versions.on_answered(entries)
+
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the version that encoded them failed or was unloaded, and another one answers them."""
         for entry in entries:

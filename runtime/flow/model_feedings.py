@@ -34,6 +34,10 @@ class ModelFeedings:
         for name, part in parts.items():
             self._feedings[name].take_back(part)
 
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """Show an answered batch, which is of one model, to a version that is only compared; see `Feeding.offer`."""
+        self._feedings[self._find_name(entries[0].context.record.topic)].offer(entries)
+
     def send(self, outcome: Outcome, held: int) -> None:
         """Send an outcome; see `Feeding.send`."""
         self._feedings[self._first.name].send(outcome, held)

@@ -3,14 +3,16 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Sequence
+from typing import Self
 
 from aiokafka.errors import ProducerClosed
 
 from ..errors import Closed, DeliveryError, ProcessRefused, RecordTooLarge
 from ..observe.logs import get_logger
+from ..settings.settings import Settings
 from ..wire.message import Message
 from .current_producer import CurrentProducer
-from .producer import IdempotentProducer
+from .producer import IdempotentProducer, producer_factory
 from .refusals import Refusals
 from .scopes import POISON
 from .send_attempt import Failures, SendAttempt
@@ -65,6 +67,18 @@ class Publisher:
         """Topics whose refusal is handled without ending the process: an agent is suspended, for example."""
         self.taking = asyncio.Event()
         self.taking.set()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, on_retry: Callable[[int], None] = lambda messages: None) -> Self:
+        """Return a publisher that is not started."""
+        return cls(
+            producer_factory(settings.kafka, settings.producer),
+            send_timeout_s=settings.producer.send_timeout_s,
+            linger_ms=settings.producer.linger_ms,
+            max_request_bytes=settings.producer.max_request_bytes,
+            give_up_s=settings.health.give_up_s,
+            on_retry=on_retry,
+        )
 
     async def start(self) -> None:
         """Connect; raises aiokafka's KafkaConnectionError when no broker answers."""

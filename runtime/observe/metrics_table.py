@@ -13,6 +13,11 @@ class Metric(NamedTuple):
     help: str
 
 
+SHADOW_RECORDS: Final = Metric(
+    "murmura_shadow_records_total", "counter", ("model", "outcome"),
+    "Records for a version that is only compared: agreed, differed, dropped (the device was busy), too_long (for a pass), failed",
+)  # fmt: skip
+
 METRICS: Final = (
     Metric("murmura_records_total", "counter", ("agent", "topic", "outcome"),
            "Records finished: answered, silent (the agent chose to say nothing), expired, dead_letter"),
@@ -78,7 +83,8 @@ METRICS: Final = (
            "Device time of the pass of each text, divided by the time calibrated for a pass of its size"),
     Metric("murmura_reviews_total", "counter", ("agent", "task", "why"), "Predictions that people were asked about"),
     Metric("murmura_dropped_messages_total", "counter", ("topic",),
-           "Messages sent as best effort (requests for review) that the broker refused"),
+           "Messages sent as best effort (requests for review, what a compared version found) that were dropped"),
+    SHADOW_RECORDS,
     Metric("murmura_model_info", "gauge", ("name", "version", "device", "graph", "variant"),
            "1 for each version that answers: the current one, and a candidate beside it"),
 )  # fmt: skip

@@ -28,14 +28,16 @@ class CandidateSlot(Protocol):
     @property
     def model(self) -> Model: ...
     def put_candidate(
-        self, model: Model, assignment: Assignment | None, on_failed: Callable[[DeviceFailed], None]
+        self, model: Model, assignment: Assignment, on_failed: Callable[[DeviceFailed], None]
     ) -> None: ...
+    def put_shadow(self, model: Model, share: float, on_failed: Callable[[DeviceFailed], None]) -> None: ...
+    def drop_shadow(self) -> None: ...
     def assign(self, assignment: Assignment) -> None: ...
     def drop_candidate(self) -> None: ...
 
 
 class Wanted(NamedTuple):
-    """The candidate of a release state. Without an assignment it answers nothing: it is a shadow."""
+    """The candidate of a release state. Without an assignment it is a shadow, which is only compared."""
 
     key: tuple[object, ...]
     """Other for another version, and for another experiment with the same one."""
@@ -98,8 +100,12 @@ class CandidateWatcher:
                 self._slot.assign(wanted.assignment)
         elif self._loaded is not None and not self._is_loaded(state.current):
             log.info("candidate dropped", model=self._name, version=self._loaded[0].candidate.version)
+            is_shadow = self._loaded[0].candidate.shadow is not None
             self._loaded = None
-            self._slot.drop_candidate()
+            if is_shadow:
+                self._slot.drop_shadow()
+            else:
+                self._slot.drop_candidate()
         self._changed.set()
 
     def _count_end(self, before: Wanted | None, state: ReleaseState) -> None:
@@ -195,7 +201,11 @@ class CandidateWatcher:
         newest = self._wanted
         if newest is None or newest.key != wanted.key:
             return
-        self._slot.put_candidate(model, newest.assignment, lambda fault: self._fail(newest, fault))
+        if newest.candidate.shadow is not None:
+            self._slot.put_shadow(model, newest.candidate.shadow, lambda fault: self._fail(newest, fault))
+        else:
+            assert newest.assignment is not None
+            self._slot.put_candidate(model, newest.assignment, lambda fault: self._fail(newest, fault))
         self._loaded = newest, model
         self._metrics.versions.count_candidate("loaded")
         share = newest.candidate.share or newest.candidate.shadow

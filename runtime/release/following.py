@@ -8,6 +8,7 @@ from ..batching.versions import ServedModel
 from ..observe.health import HealthState
 from ..observe.metrics import Metrics
 from ..output.serving_events import ServingEvents
+from ..shadow.shared import Shared
 from .candidates import CandidateWatcher
 from .failed_candidates import FailedCandidates, ReleaseStates
 from .fall_back import FallBack
@@ -27,10 +28,14 @@ def follow_releases(
     health: HealthState,
     metrics: Metrics,
     events: ServingEvents,
+    shadows: Shared,
 ) -> tuple[ReleaseWatcher, Loops]:
-    """Return the watcher of a model's releases, and the coroutines that run until the process stops."""
+    """Return the watcher of a model's releases, and the coroutines that run until the process stops.
+
+    `shadows`: what the versions that are only compared share.
+    """
     settings, name = started.settings, started.settings.model.name or ""
-    slot = ModelSlot(settings, started.agents, started.engine, served)
+    slot = ModelSlot(settings, started.agents, started.engine, served, shadows)
     slot.on_swap = partial(report_model, health, metrics, started)
     slot.on_candidate = partial(report_candidate, health, metrics, started)
     by = f"{settings.app} ({events.instance})"

@@ -15,6 +15,8 @@ from ..experiments.unit_assignment import Assignment
 from ..model.model import Model
 from ..observe.logs import get_logger
 from ..settings.settings import Settings
+from ..shadow.shadow import OnFailed, Shadow
+from ..shadow.shared import Shared
 
 log = get_logger(__name__)
 
@@ -44,11 +46,15 @@ class ModelSlot:
         agents: Sequence[Agent],
         engine: Engine,
         dispatcher: Reroutable,
+        shadows: Shared | None = None,
     ) -> None:
+        """`shadows`: what a version that is only compared shares with those of other models."""
         self._settings = settings
         self._agents = agents
         self._engine = engine
         self._dispatcher = dispatcher
+        self._shadows = shadows
+        self._shadow: Shadow | None = None
         self.on_swap: Callable[[Model], None] = lambda model: None
         self.on_candidate: Callable[[Model | None, Assignment | None], None] = lambda model, assignment: None
         """Called with the candidate that is loaded now, or None, and its assignment."""
@@ -68,14 +74,14 @@ class ModelSlot:
         if candidate is not None and candidate.model is model:
             self._dispatcher.versions.drop_candidate()
             self.on_candidate(None, None)
+        if self._shadow is not None and self._shadow.model is model:
+            self.drop_shadow()
         self._engine.swap(model, model.pass_time)
         self._dispatcher.reroute(routes)
         self.on_swap(model)
 
-    def put_candidate(
-        self, model: Model, assignment: Assignment | None, on_failed: Callable[[DeviceFailed], None]
-    ) -> None:
-        """Let a second version answer its side of an experiment from the next encoded chunk on; without an assignment nothing.
+    def put_candidate(self, model: Model, assignment: Assignment, on_failed: Callable[[DeviceFailed], None]) -> None:
+        """Let a second version answer its side of an experiment from the next encoded chunk on.
 
         `on_failed` is called when it has failed: it is dropped, and the current version answers. Raises SetupError for a model
         that an agent cannot work with, and ValueError while there is a candidate.
@@ -102,6 +108,35 @@ class ModelSlot:
         self._dispatcher.versions.drop_candidate()
         self._engine.drop_candidate()
         self.on_candidate(None, None)
+
+    def put_shadow(self, model: Model, share: float, on_failed: OnFailed) -> None:
+        """Compare a second version on a share of the requests while the device is idle; it answers none.
+
+        `on_failed` is called once when it has failed: it is dropped. Raises SetupError for a model that an agent cannot work
+        with, and ValueError while there is one.
+        """
+        if self._shadows is None:
+            raise ValueError("nothing is compared in this process")
+        if self._shadow is not None:
+            raise ValueError("a version is compared already: drop it first")
+        routes = make_routes(self._agents, model.manifest, self._settings.app, variant="candidate")
+
+        def fail(fault: DeviceFailed) -> None:
+            self.drop_shadow()
+            on_failed(fault)
+
+        terms = self._engine.estimate_terms(model)
+        self._shadow = Shadow(model, share, routes, terms, self._engine, self._shadows, fail)
+        self._dispatcher.versions.on_answered = self._shadow.offer
+        self.on_candidate(model, None)
+
+    def drop_shadow(self) -> None:
+        """End the comparison, if there is one."""
+        shadow, self._shadow = self._shadow, None
+        self._dispatcher.versions.on_answered = None
+        if shadow is not None:
+            shadow.stop()
+            self.on_candidate(None, None)
 
 
 async def release_memory() -> None:

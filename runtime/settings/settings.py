@@ -30,6 +30,7 @@ from .models import ModelSettings, NamedModelSettings
 from .retries import AgentRetrySettings, RetrySettings
 from .reviews import ReviewSettings
 from .routing_rules import Rule
+from .shadow import ShadowSettings
 
 __all__ = [
     "AgentSettings",
@@ -212,6 +213,7 @@ class Settings(Section):
     routing: tuple[Rule, ...] = ()
     """Rules that publish records to further topics, by an agent's answers."""
     reviews: ReviewSettings = ReviewSettings()
+    shadow: ShadowSettings = ShadowSettings()
     tracing: TracingSettings = TracingSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
     retries: RetrySettings = RetrySettings()

@@ -156,12 +156,24 @@ async def test_a_candidate_without_an_experiment_is_refused(serving):
     assert w.reporter.kinds == [("candidate.rejected", 2, "unsupported")]
 
 
-async def test_a_shadow_is_loaded_and_answers_nothing(serving):
+async def test_a_shadow_is_compared_on_its_share_and_answers_nothing_until_it_is_dropped(serving):
+    w = serving()
+    async with w.running():
+        w.hear(state := shadowed(CURRENT, 2, "c" * 64, 0.1, **BY))
+        await until(lambda: w.slot.shadow is not None)
+        assert (loaded(w), w.slot.assignment) == (None, 0.1)
+        w.hear(stopped(state, **BY))
+        assert w.slot.shadow is None
+
+
+async def test_a_shadow_that_fails_is_stopped_with_one_event(serving):
     w = serving()
     async with w.running():
         w.hear(shadowed(CURRENT, 2, "c" * 64, 0.1, **BY))
-        await until(lambda: loaded(w) == 2)
-    assert w.slot.assignment is None
+        await until(lambda: w.slot.shadow is not None)
+        w.slot.fail("not finite")
+        await until(lambda: bool(w.reporter.events))
+        assert w.reporter.kinds[0] == ("candidate.failed", 2, None)
 
 
 async def test_a_candidate_that_was_there_at_the_start_is_loaded_once_the_process_serves(world):

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from murmura.runtime.observe.histogram import BatchHistogram
 from murmura.runtime.observe.metrics import DeviceUse, Metric, Metrics
+from murmura.runtime.observe.metrics_table import SHADOW_RECORDS
 from murmura.runtime.observe.version_metrics import VersionLabels
 
 # Dashboards and alert rules are written against this list: extend it, never change a row.
@@ -52,6 +53,7 @@ CONTRACT = {
     ("murmura_version_pass_ratio", "histogram", ("name", "version", "variant")),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
     ("murmura_dropped_messages_total", "counter", ("topic",)),
+    ("murmura_shadow_records_total", "counter", ("model", "outcome")),
     ("murmura_device_busy_ratio", "gauge", ()),
     ("murmura_host_seconds_per_record", "gauge", ()),
     ("murmura_model_info", "gauge", ("name", "version", "device", "graph", "variant")),
@@ -84,6 +86,7 @@ def used_metrics() -> Metrics:
     metrics.swap("swapped")
     metrics.review("classification", "intent", "margin")
     metrics.dropped("murmura.reviews")
+    metrics.add_counter(SHADOW_RECORDS).add(("desk", "agreed"), 3)
     metrics.model("desk", 3, "cpu", "ragged")
     metrics.versions.answered(DESK, [0.1, 0.2])
     metrics.versions.failed(DESK, 1)
