@@ -117,6 +117,14 @@ class CandidateWatcher:
     def allow(self, serves: Release | None) -> None:
         """Allow a candidate beside the release that serves now."""
         self._serves = serves
+        wanted = self._wanted
+        if wanted is not None and self._loaded is None and serves != wanted.state.current:
+            log.warning(
+                "the candidate is not loaded before the current version of its release state serves",
+                model=self._name,
+                version=wanted.candidate.version,
+                current=wanted.state.current.version,
+            )
         self._changed.set()
 
     def take(self, release: Release) -> Model | None:
@@ -159,7 +167,7 @@ class CandidateWatcher:
 
     async def _load(self, wanted: Wanted) -> None:
         """Load a candidate, with attempts as for a release."""
-        candidate, told, tried, wait_s = wanted.candidate, None, 0, self._first_wait_s
+        candidate, reported, tried, wait_s = wanted.candidate, None, 0, self._first_wait_s
         while True:
             refusal = await self._try(wanted)
             if refusal is None:
@@ -172,8 +180,8 @@ class CandidateWatcher:
                 reason=refusal.reason,
                 why=refusal.message,
             )
-            if refusal.reason != told:
-                told = refusal.reason
+            if refusal.reason != reported:
+                reported = refusal.reason
                 self._metrics.swap("rejected")
                 self._metrics.versions.count_candidate("rejected")
                 self._emit(ServingEventKind.CANDIDATE_REJECTED, wanted, refusal.message, refusal.reason)
