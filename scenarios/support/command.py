@@ -75,9 +75,9 @@ def demo(
     held = io.StringIO()  # log lines would break the live table
     logs.configure("warning", "pretty", stream=held)
     try:
-        reviewed = ["murmura.reviews", "murmura.models", "murmura.events"] if console else []
+        reviewed = ["murmura.reviews", "murmura.models", "murmura.events"] if console is not None else []
         with EmbeddedBroker(topics(TOPIC, *talk_topics(POLICY), *reviewed)) as broker:
-            sections = {"reviews": REVIEWS} if console else {}
+            sections = {"reviews": REVIEWS} if console is not None else {}
             settings = demo_settings(
                 broker.bootstrap, http, TOPIC, {"folder": folder, "device": device}, sections=sections
             )

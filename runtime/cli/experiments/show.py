@@ -77,7 +77,7 @@ def report(
         )
     if experiment is not None and experiment not in kept:
         raise SetupError(f"{name} has no experiment {experiment[:60]!r}; it has {', '.join(list(kept)[-5:])}")
-    text = write_report(report_experiment(kept[experiment or list(kept)[-1]]))
+    text = write_report(report_experiment(kept[list(kept)[-1] if experiment is None else experiment]))
     if out is None:
         typer.echo(text, nl=False)
         return
