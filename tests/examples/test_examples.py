@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cli_in_process import run_here
 from installed_package import PAIRS, installed_example
 
 from murmura.agents.analysis import agent as analysis
@@ -63,6 +64,13 @@ def run(*command: object, cwd: Path = EXAMPLES) -> str:
     return done.stdout
 
 
+def murmura(*words: object, cwd: Path = EXAMPLES) -> str:
+    """What a command prints that serves nothing; it runs in this process, and has to succeed."""
+    done = run_here(*words, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @contextmanager
 def served(*words: object, model: Path, log: Path, cwd: Path = EXAMPLES) -> Iterator[None]:
     """`murmura serve` while the block lasts; it has to end well."""
@@ -79,7 +87,7 @@ def served(*words: object, model: Path, log: Path, cwd: Path = EXAMPLES) -> Iter
 
 def tailed(topic: str, count: int, *words: object) -> list[dict]:
     """The first values of a topic, as `murmura tail` shows them."""
-    said = run(MURMURA, "tail", topic, "--from-beginning", "--json", "--count", count, *words)
+    said = murmura("tail", topic, "--from-beginning", "--json", "--count", count, *words)
     return [json.loads(line) for line in said.splitlines()]
 
 
@@ -127,11 +135,11 @@ async def test_complaints_are_handed_to_the_analysis_agent(monkeypatch: pytest.M
 def test_an_agent_of_ones_own_is_served_beside_ours(own_kafka, tiny_model: Path, tmp_path: Path):
     at = ("--bootstrap", own_kafka.bootstrap)
     agents = ("analysis", "e03_own_agent:complaints")
-    run(MURMURA, "topics", "--create", "--partitions", "2", *agents, *at)
+    murmura("topics", "--create", "--partitions", "2", *agents, *at)
     with served(*agents, *at, model=tiny_model, log=tmp_path / "serve.log"):
         reviews = tmp_path / "reviews.txt"
         reviews.write_text("\n".join(REVIEWS))
-        run(MURMURA, "publish", "shop.reviews", reviews, *at)
+        murmura("publish", "shop.reviews", reviews, *at)
         unhappy = sum(answer["sentiment"]["label"] == "negative" for answer in Model.load(tiny_model).predict(REVIEWS))
         assert 0 < unhappy < len(REVIEWS)
         moods = tailed("shop.moods", len(REVIEWS), *at)
@@ -146,9 +154,9 @@ def test_a_pipeline_is_routed_by_rules(own_kafka, tmp_path: Path):
     at = ("--config", "examples/e09_routing/murmura.yaml", "--bootstrap", own_kafka.bootstrap)
     agents = ("classification", "analysis", "dialogue")
     cwd, model, tickets = EXAMPLES.parent, "scenarios/support/model", "examples/e09_routing/tickets.jsonl"
-    run(MURMURA, "topics", "--create", "--partitions", "2", *agents, *at, cwd=cwd)
+    murmura("topics", "--create", "--partitions", "2", *agents, *at, cwd=cwd)
     with served(*agents, *at, model=model, log=tmp_path / "serve.log", cwd=cwd):
-        run(MURMURA, "publish", "desk.tickets", tickets, "--key-field", "customer", *at, cwd=cwd)
+        murmura("publish", "desk.tickets", tickets, "--key-field", "customer", *at, cwd=cwd)
         classified = tailed("desk.classified", 6, *at[2:])
         analysed = tailed("murmura.analysis.results", 2, *at[2:])
         replies = tailed("murmura.dialogue.replies", 3, *at[2:])
@@ -166,7 +174,7 @@ def test_a_pipeline_is_routed_by_rules(own_kafka, tmp_path: Path):
 @pytest.mark.slow
 def test_a_csv_becomes_a_model_that_answers(tmp_path: Path):
     recipe = EXAMPLES / "e04_train_on_csv/bikes.yaml"
-    said = run(MURMURA, "train", recipe, "--out", tmp_path / "bikes", "--quiet", cwd=tmp_path)
+    said = murmura("train", recipe, "--out", tmp_path / "bikes", "--quiet", cwd=tmp_path)
     assert f"serve it: murmura serve --model {tmp_path / 'bikes'}" in said
     model = Model.load(tmp_path / "bikes")
     texts = ["when do you close on Saturdays?", "my brakes squeak", "my parcel has not arrived yet"]
@@ -226,7 +234,7 @@ async def test_the_desk_asks_acts_and_hands_over():
 def test_it_is_served_and_talked_to_as_its_first_lines_say(own_kafka, tmp_path: Path):
     at = ("--bootstrap", own_kafka.bootstrap)
     desk, cwd = ("dialogue", "--config", "examples/e08_dialogue/murmura.yaml", *at), EXAMPLES.parent
-    run(MURMURA, "topics", "--create", "--partitions", "2", *desk, cwd=cwd)
+    murmura("topics", "--create", "--partitions", "2", *desk, cwd=cwd)
     with served(*desk, model=Path("scenarios/support/model"), log=tmp_path / "serve.log", cwd=cwd):
         with (DIALOGUE / "turns.txt").open() as turns:
             chat = subprocess.run(
