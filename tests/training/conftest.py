@@ -22,6 +22,8 @@ from murmura.training.report.page_data import PageData
 from murmura.training.report.plots import Plot
 from murmura.training.run_folders.run_folder import RunFolder
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 @pytest.fixture(autouse=True)
 def progress_only_with_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +82,7 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str = "tiny", **changes: Any) -> Path:
         path = tmp_path / f"{name}.yaml"
         merged = {key: value for key, value in {**RECIPE, **changes}.items() if value is not None}
-        path.write_text(yaml.safe_dump(merged, sort_keys=False))
+        path.write_text(yaml.dump(merged, Dumper=DUMPER, sort_keys=False))
         return path
 
     return write
