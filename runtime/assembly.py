@@ -20,6 +20,7 @@ from .agent.routes import all_topics
 from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .batching.versions import ServedModel
+from .experiment_holder.assembling import make_holder
 from .experiments.unit_assignment import RunningExperiment
 from .flow.dispatcher import Dispatcher
 from .flow.fetching.source import Source
@@ -226,6 +227,10 @@ async def assemble(
                     each, each.loader, served, health, metrics, events, shadows.shared
                 )
                 following += loops
+        named = {each.name: each.settings.model.name for each in models if each.loader is not None}
+        asked = {agent: name for agent, model in assigned.items() if (name := named.get(model)) is not None}
+        holder = make_holder(settings, everyone, asked, partitions, events, metrics) if asked else None
+        following += [holder.run()] if holder is not None else []
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, following, events, depth, clock)
 

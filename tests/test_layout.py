@@ -33,6 +33,7 @@ FOLDERS = {
     "runtime/batching",
     "runtime/cli",
     "runtime/cli/experiments",
+    "runtime/experiment_holder",
     "runtime/experiments",
     "runtime/flow",
     "runtime/flow/fetching",

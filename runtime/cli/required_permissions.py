@@ -9,6 +9,7 @@ from typing import Final
 from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..kafka.permissions import Kind, Need, Operation
+from ..settings.experiments import name_holder_group
 from ..settings.settings import Settings
 
 _JOINED: Final = (
@@ -27,6 +28,11 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
             "the group",
             "with a store murmura.models",
             "with an experiment murmura.experiments",
+            "with an experiment the topics of results",
+            "with an experiment murmura.deadletters",
+            "with an experiment the topics of feedback",
+            "with an experiment murmura.reviews",
+            "with an experiment the group of experiments",
         ),
         "WRITE": (
             "the agents' outputs",
@@ -61,6 +67,9 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
 fencing whoever uses the id.
 """
 
+_EXPERIMENT: Final = "with an experiment "
+_ACTING: Final = "with an experiment murmura.models"
+
 
 def needs(settings: Settings, agents: Sequence[Agent | Handler], *, has_experiment: bool = False) -> list[Need]:
     """Return the permissions of all commands with these settings and agents.
@@ -83,6 +92,7 @@ class _Places:
 
     def __init__(self, settings: Settings, agents: Sequence[Agent | Handler], has_experiment: bool) -> None:
         self._settings, self._has_experiment = settings, has_experiment
+        self._groups = {"the group": settings.group, "the group of experiments": name_holder_group(settings.group)}
         predicting = [agent for agent in agents if isinstance(agent, Agent)]
         judge = settings.agents.get("feedback")
         self._topics: dict[str, Iterable[str]] = {
@@ -97,18 +107,25 @@ class _Places:
         }
 
     def resolve(self, place: str) -> list[tuple[Kind, str]]:
-        if place == "the group":
-            return [("group", self._settings.group)]
+        if not self._applies(place):
+            return []
+        place = place.removeprefix(_EXPERIMENT)
+        if place in self._groups:
+            return [("group", self._groups[place])]
         if place.startswith("the transactional id "):
             return [("transactional id", self._name(place.rpartition(" ")[2]))]
-        if place.startswith("with a store ") and not self._settings.has_store:
-            return []
-        if place.startswith("with an experiment ") and not self._has_experiment:
-            return []
-        if place.startswith("with reviews ") and not self._settings.reviews.are_sent:
-            return []
         names = self._topics.get(place) or ([] if place in self._topics else [self._name(place.rpartition(" ")[2])])
         return [("topic", name) for name in sorted(set(names))]
+
+    def _applies(self, place: str) -> bool:
+        """Return whether the condition of a place holds."""
+        if place.startswith("with a store "):
+            return self._settings.has_store
+        if place.startswith("with reviews "):
+            return self._settings.reviews.are_sent
+        if place == _ACTING and not self._settings.experiments.act:
+            return False
+        return self._has_experiment or not place.startswith(_EXPERIMENT)
 
     def _name(self, topic: str) -> str:
         return self._settings.prefix + topic.removeprefix("murmura")

@@ -87,6 +87,10 @@ class Ledger:
             heapq.heappop(self._closing)
         return self._closing[0][0] + GRACE_MINUTES if self._closing else None
 
+    def has_answer(self, reference: str) -> bool:
+        """Return whether an open unit has an answer with this id."""
+        return reference in self._unit_of
+
     def count_answer(self, place: Place, unit: int, side: Side, references: Iterable[str], events: Counts) -> None:
         """Count an answer to a unit; a repeated one, whose references are known, counts once.
 

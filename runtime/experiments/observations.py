@@ -1,6 +1,6 @@
 """Turns records into what an experiment counts: units, and events of its measures. Pure."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Final
 
 from ...schemas.experiment import Unit
@@ -83,8 +83,17 @@ def count_feedback(feedback: Feedback, drawn: Container[Drawn]) -> Counts:
 
 
 def count_ratio(name: str, value: float) -> Counts:
-    """Return the events of a ratio of the user's own, of one chance."""
-    return {f"ratio/{name}": (value, 1.0)}
+    """Return events of a ratio of the user's own. Its chances are the requests that were answered: `count_chances`."""
+    return {_ratio_key(name): (value, 0.0)}
+
+
+def count_chances(names: Iterable[str]) -> Counts:
+    """Return one chance for each ratio of the user's own, of a request that was answered."""
+    return {_ratio_key(name): (0.0, 1.0) for name in names}
+
+
+def _ratio_key(name: str) -> str:
+    return f"ratio/{name}"
 
 
 def _add(counts: Counts, measure: str, task: str, happened: bool) -> None:

@@ -17,14 +17,14 @@ from .decision import Decision, decide
 from .entered import EnteredUnits
 from .intervals import MISMATCH_P, find_mismatch
 from .ledger import Ledger, Tally
-from .observations import find_unit
+from .observations import count_chances, find_unit
 from .pass_ratios import WINDOW_MINUTES, PassRatios
 from .sums import RatioSums
 from .units import Counts, Event, Place
 
 AHEAD_MINUTES: Final = 60
 """A record whose time is further ahead of the clock is skipped."""
-MOST_AHEAD: Final = 1000
+MOST_AHEAD: Final = 100
 """Skipped records to remember by log."""
 
 
@@ -102,6 +102,8 @@ class ExperimentRun:
             kept.entered,
             kept.read_until,
         )
+        measures = (*rules.goals, *rules.guardrails)
+        self._ratios = sorted({each.name for each in measures if each.name is not None})
         self.decision = self._decide()
 
     def update(self, experiment: Experiment) -> None:
@@ -109,13 +111,16 @@ class ExperimentRun:
         self.experiment = experiment
         self.ledger.shares = _shares(experiment)
 
-    def read(self, place: Place, content: Content, now_minute: int) -> None:
-        """Read a record; one from before the log's position was read already. `now_minute`: the clock, to find skewed times."""
+    def read(self, place: Place, content: Content | None, now_minute: int) -> None:
+        """Read a record; one from before the log's position was read already.
+
+        `content` None: it says nothing of this experiment. `now_minute`: the clock, to find skewed times.
+        """
         if place.offset < self.positions.get(place.log, 0):
             return
         self.positions[place.log] = place.offset + 1
         self._read_until[place.log] = max(place.offset + 1, self._read_until.get(place.log, 0))
-        if place.minute < self.start_minute:
+        if content is None or place.minute < self.start_minute:
             return
         if self._is_ahead(place, now_minute):
             self._skip(place, "clock_skew")
@@ -228,8 +233,10 @@ class ExperimentRun:
         side: Side = "candidate" if hashed / PLACES < self.experiment.share else "control"
         if self._is_new(place) and answer.version is not None:
             self._count_who_answered(place, answer, side)
-        references = answer.prediction_id, answer.request_id
-        self.ledger.count_answer(place, hashed, side, references, answer.counts)
+        counts = dict(answer.counts)
+        if not self.ledger.has_answer(answer.request_id):
+            counts.update(count_chances(self._ratios))
+        self.ledger.count_answer(place, hashed, side, (answer.prediction_id, answer.request_id), counts)
 
     def _count_who_answered(self, place: Place, answer: Answer, side: Side) -> None:
         by: Side = "candidate" if answer.by_candidate else "control"

@@ -95,6 +95,10 @@ class GroupReader:
         if progress.begin(offset):
             progress.finish(offset)
 
+    def has(self, topic: str, partition: int) -> bool:
+        """Return whether a partition is assigned to this member now."""
+        return TopicPartition(topic, partition) in self._consumer.assignment()
+
     def finish(self, topic: str, partition: int, offset: int) -> None:
         """Note that a record is accounted for. Records of partitions that left meanwhile are ignored."""
         progress = self._tracker.known(TopicPartition(topic, partition))

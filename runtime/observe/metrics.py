@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from ...schemas.deadletter import DeadLetterReason
 from .collectors import Counter, LabelledReadings, Registry
 from .device_use import DeviceUse
+from .experiment_metrics import ExperimentMetrics
 from .histogram import BatchHistogram
 from .metrics_table import METRICS, Metric
 from .version_metrics import VersionLabels, VersionMetrics
@@ -110,7 +111,10 @@ class Metrics:
         self._breaker = gauge("murmura_breaker_open")
         self._retries_in_memory = gauge("murmura_retries_in_memory")
         self._retries_overdue = gauge("murmura_retries_overdue_seconds")
-        self.versions = VersionMetrics(self.registry, table, SECONDS)
+        self.experiments, self.versions = (
+            ExperimentMetrics(self.registry, table),
+            VersionMetrics(self.registry, table, SECONDS),
+        )
         self._model_info = gauge("murmura_model_info")
         self._model_labels: dict[tuple[str, str], tuple[str, ...]] = {}
         gauge("murmura_device_busy_ratio").set_function(self.use.busy_ratio)

@@ -14,6 +14,7 @@ from ...schemas.manifest import Thresholds
 from ...schemas.topics import DEAD_LETTER_ROOM_BYTES
 from ..field_paths import FieldPath, FieldPaths
 from .console import ConsoleSettings
+from .experiments import ExperimentSettings
 from .kafka import (
     AgentName,
     HostPort,
@@ -214,6 +215,7 @@ class Settings(Section):
     """Rules that publish records to further topics, by an agent's answers."""
     reviews: ReviewSettings = ReviewSettings()
     shadow: ShadowSettings = ShadowSettings()
+    experiments: ExperimentSettings = ExperimentSettings()
     tracing: TracingSettings = TracingSettings()
     deadletters: DeadLetterSettings = DeadLetterSettings()
     retries: RetrySettings = RetrySettings()

@@ -51,6 +51,11 @@ CONTRACT = {
     ("murmura_version_answers_total", "counter", ("name", "version", "variant", "task", "outcome")),
     ("murmura_version_end_to_end_seconds", "histogram", ("name", "version", "variant")),
     ("murmura_version_pass_ratio", "histogram", ("name", "version", "variant")),
+    ("murmura_experiment_units", "gauge", ("model", "side")),
+    ("murmura_experiment_open_units", "gauge", ("model",)),
+    ("murmura_experiment_look_age_seconds", "gauge", ("model",)),
+    ("murmura_experiment_decision", "gauge", ("model", "action")),
+    ("murmura_experiment_behind_records", "gauge", ()),
     ("murmura_reviews_total", "counter", ("agent", "task", "why")),
     ("murmura_dropped_messages_total", "counter", ("topic",)),
     ("murmura_shadow_records_total", "counter", ("model", "outcome")),
@@ -93,6 +98,8 @@ def used_metrics() -> Metrics:
     metrics.versions.classified(DESK, {("intent", "out_of_scope"): 2})
     metrics.versions.passed(DESK, 1.5, 3)
     metrics.versions.count_candidate("failed")
+    metrics.experiments.show("desk", (40, 60), 7, 12.5, "wait")
+    metrics.experiments.set_behind(3)
     metrics.watch(in_flight=lambda: 5, assigned=lambda: 4, paused=lambda: 1, lag=lambda: {("tickets", "2"): 17})
     return metrics
 
@@ -182,6 +189,14 @@ def test_figures_of_a_version_end_when_it_is_unloaded():
     shown = {sample.labels["version"] for each in families for sample in each.samples if "version" in sample.labels}
     assert shown == {"4"}
     assert value(metrics, "murmura_version_records_total", **labels | {"version": "4"}, outcome="failed") == 0
+
+
+def test_experiments_show_what_their_holder_knows_and_nothing_elsewhere():
+    metrics = used_metrics()
+    assert value(metrics, "murmura_experiment_units", model="desk", side="control") == 60
+    assert value(metrics, "murmura_experiment_decision", model="desk", action="wait") == 1
+    metrics.experiments.clear()
+    assert value(metrics, "murmura_experiment_units", model="desk", side="control") is None
 
 
 def test_only_one_version_is_current_and_one_a_candidate():

@@ -1,0 +1,109 @@
+"""Reads the logs that experiments count, without a group, from the offsets of each experiment."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from ..experiments.log_times import LogTimes
+from ..experiments.run import AHEAD_MINUTES, Content, ExperimentRun, Skipped
+from ..experiments.units import Place
+from ..kafka.groupless_reader import PartitionsReader, open_reader
+from ..settings.settings import KafkaSettings
+from .records import UNREADABLE, Read
+
+_FETCH_BYTES: Final = 4 * 1024 * 1024
+_POLL_MS: Final = 200
+_FETCH_RECORDS: Final = 500
+_AT_ONCE: Final = 25
+"""Records that are read before other tasks of the process run: about 1 ms."""
+
+Decode = Callable[[ConsumerRecord], Read | None]
+
+
+class LogReader:
+    """A started consumer of the logs, and how far it has read them."""
+
+    def __init__(self, consumer: Any, decoders: Mapping[str, Decode]) -> None:
+        """`decoders`: by topic."""
+        self._consumer, self._decoders = consumer, decoders
+        self._fetched: list[ConsumerRecord | tuple[TopicPartition, int]] = []
+        self._reader = PartitionsReader(consumer, self._fetched.extend, self._note_unreadable)
+        self._times = LogTimes()
+        self.behind = 0
+        """Records that were not read yet at the last look."""
+
+    async def begin(self, runs: Collection[ExperimentRun]) -> None:
+        """Go back, or on, to where the first of these experiments has to read from."""
+        partitions = list(self._consumer.assignment())
+        ends = await self._consumer.end_offsets(partitions)
+        for run in runs:
+            new = [each for each in partitions if name_log(each) not in run.positions]
+            start_ms = int(run.experiment.started.timestamp() * 1000)
+            found = await self._consumer.offsets_for_times(dict.fromkeys(new, start_ms)) if new else {}
+            for each in new:
+                first = found.get(each)
+                run.positions[name_log(each)] = ends[each] if first is None else first.offset
+        for each in partitions:
+            self._consumer.seek(each, min(run.positions[name_log(each)] for run in runs))
+        self._times = LogTimes()
+
+    async def read_more(self, runs: Collection[ExperimentRun], now_minute: int) -> None:
+        """Pass one fetch on to the experiments."""
+        await self._reader.read_more(_POLL_MS, _FETCH_RECORDS)
+        fetched = self._fetched.copy()
+        self._fetched.clear()
+        for number, record in enumerate(fetched):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            read: Read | None
+            if isinstance(record, tuple):
+                partition, offset = record
+                place, read = Place(name_log(partition), offset, now_minute), Read(Skipped(UNREADABLE))
+            else:
+                log = f"{record.topic}/{record.partition}"
+                place = Place(log, record.offset, record.timestamp // 60_000)
+                read = self._decoders[record.topic](record)
+                if place.minute <= now_minute + AHEAD_MINUTES:
+                    self._times.note(log, place.minute)
+            for run in runs:
+                run.read(place, _choose_content(read, run), now_minute)
+
+    async def find_minute(self, now_minute: int) -> int | None:
+        """Return the minute up to which all logs have been read; None: that is not known. `now_minute`: the clock."""
+        partitions = list(self._consumer.assignment())
+        ends = await self._consumer.end_offsets(partitions)
+        positions = {each: await self._consumer.position(each) for each in partitions}
+        self.behind = sum(max(ends[each] - positions[each], 0) for each in partitions)
+        by_log = {name_log(each): offset for each, offset in positions.items()}
+        return self._times.find_minute(by_log, {name_log(each): end for each, end in ends.items()}, now_minute)
+
+    def _note_unreadable(self, partition: TopicPartition, offset: int, why: str) -> None:
+        self._fetched.append((partition, offset))
+
+
+@asynccontextmanager
+async def open_logs(kafka: KafkaSettings, decoders: Mapping[str, Decode]) -> AsyncIterator[LogReader]:
+    """Yield a reader of all partitions of these topics. Raises SetupError when one is missing."""
+    options = {
+        "auto_offset_reset": "earliest",  # of records that retention has deleted, what is left is read
+        "isolation_level": "read_committed",
+        "fetch_max_bytes": _FETCH_BYTES,
+        "max_partition_fetch_bytes": _FETCH_BYTES // 4,
+    }
+    async with open_reader(kafka, list(decoders), from_beginning=False, options=options) as consumer:
+        yield LogReader(consumer, decoders)
+
+
+def name_log(partition: TopicPartition) -> str:
+    """Return the name of a partition's log."""
+    return f"{partition.topic}/{partition.partition}"
+
+
+def _choose_content(read: Read | None, run: ExperimentRun) -> Content | None:
+    """Return what a record says of an experiment; None: nothing."""
+    if read is None or read.model not in (None, run.model) or read.experiment not in (None, run.experiment.id):
+        return None
+    return read.content

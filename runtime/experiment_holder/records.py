@@ -1,0 +1,165 @@
+"""Reads from records what an experiment counts. Pure: a bad record is one that is skipped, with its reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from pydantic import ValidationError
+
+from ...schemas.deadletter import DeadLetterReason
+from ...schemas.envelope import CAUSE
+from ...schemas.feedback import Feedback
+from ...schemas.ids import prediction_id
+from ..errors import RecordError
+from ..experiments.observations import count_answer, count_error, count_ratio
+from ..experiments.run import Answer, Content, Reference, Skipped
+from ..field_paths import FieldPaths
+from ..wire.dead_letter_records import Letter, original_record, read_letter, read_original
+from ..wire.message import Record
+
+UNREADABLE: Final = "unreadable"
+EXPIRED: Final = "expired"
+_AT_FAULT: Final = frozenset({DeadLetterReason.AGENT_FAILED, DeadLetterReason.MODEL_FAILED})
+"""Reasons of dead letters that say something of the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record. `model` and `experiment`: the only ones that it concerns; None: any."""
+
+    content: Content
+    model: str | None = None
+    experiment: str | None = None
+
+
+class _Model(msgspec.Struct):
+    name: str
+    version: int
+    variant: str = "current"
+
+
+class _Output(msgspec.Struct):
+    kind: str
+    reason: Any = None
+
+
+class _Result(msgspec.Struct):
+    request_id: str
+    prediction_id: str
+    model: _Model | None = None
+    outputs: dict[str, _Output] = {}
+    status: str = "ok"
+    metadata: dict[str, str] = {}
+    pass_ratio: float | None = None
+
+
+class _Review(msgspec.Struct):
+    why: str
+    task: str
+    prediction_id: str | None = None
+    experiment: str | None = None
+
+
+class _Ratio(msgspec.Struct):
+    name: str
+    request_id: str | None = None
+    value: float = 1.0
+
+
+_decode_result: Final = msgspec.json.Decoder(_Result).decode
+_decode_review: Final = msgspec.json.Decoder(_Review).decode
+_decode_ratio: Final = msgspec.json.Decoder(_Ratio).decode
+
+
+def read_result(record: Record) -> Read | None:
+    """Return what a result or a reply says; None where no version gave it, and for a record of another form."""
+    try:
+        result = _decode_result(record.value or b"")
+    except msgspec.ValidationError:
+        return None
+    except msgspec.DecodeError:
+        return Read(Skipped(UNREADABLE))
+    if result.model is None:
+        return None
+    if result.status == EXPIRED:
+        return Read(Skipped(EXPIRED), result.model.name)
+    reasons = {task: output.reason for task, output in result.outputs.items() if output.kind == "classification"}
+    answer = Answer(
+        key=record.key,
+        request_id=result.request_id,
+        metadata=result.metadata,
+        prediction_id=result.prediction_id,
+        counts=count_answer(reasons),
+        version=result.model.version,
+        by_candidate=result.model.variant == "candidate",
+        pass_ratio=result.pass_ratio,
+    )
+    return Read(answer, result.model.name)
+
+
+def read_dead_letter(record: Record, models: Mapping[str, str], fields: Mapping[str, FieldPaths]) -> Read | None:
+    """Return what a dead letter says; None where it says nothing of a version.
+
+    `models`: the model of each topic of requests. `fields`: the field paths of topics.
+    """
+    letter = read_letter(record)
+    if letter is None or letter.reason not in _AT_FAULT or letter.topic not in models:
+        return None
+    try:
+        original = original_record(Letter(record, letter))
+    except RecordError:
+        return Read(Skipped(UNREADABLE))
+    request = read_original(original, fields.get(original.topic))
+    if request is None:
+        return None
+    answer = Answer(
+        key=record.key,
+        request_id=request.request_id,
+        metadata=request.metadata or {},
+        prediction_id=prediction_id(letter.agent or "", request.source, request.request_id),
+        counts=count_error(),
+    )
+    return Read(answer, models[letter.topic])
+
+
+def read_feedback(record: Record) -> Read:
+    """Return a person's verdict."""
+    try:
+        feedback = Feedback.model_validate_json(record.value or b"")
+    except ValidationError:
+        return Read(Skipped(UNREADABLE))
+    model = feedback.model
+    reference = Reference(feedback.prediction_id, feedback, model.version if model else None)
+    return Read(reference, model.name if model else None)
+
+
+def read_review(record: Record) -> Read | None:
+    """Return that an answer was drawn at random in an experiment; None for other reviews."""
+    try:
+        review = _decode_review(record.value or b"")
+    except msgspec.DecodeError:
+        return Read(Skipped(UNREADABLE))
+    if review.why != "random" or review.experiment is None or review.prediction_id is None:
+        return None
+    drawn = review.prediction_id, review.task
+    return Read(Reference(review.prediction_id, drawn), experiment=review.experiment)
+
+
+def read_ratio(record: Record) -> Read:
+    """Return events of a ratio of the user's own: `{"name": ..., "request_id": ..., "value": 1}`.
+
+    The request id may be in the header `murmura_cause` instead.
+    """
+    try:
+        ratio = _decode_ratio(record.value or b"")
+        request_id = ratio.request_id or _find_cause(record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Read(Skipped(UNREADABLE))
+    if not request_id or not 0.0 <= ratio.value < float("inf"):
+        return Read(Skipped(UNREADABLE))
+    return Read(Reference(request_id, count_ratio(ratio.name, ratio.value)))
+
+
+def _find_cause(record: Record) -> str | None:
+    return next((raw.decode() for name, raw in record.headers if name == CAUSE and raw), None)

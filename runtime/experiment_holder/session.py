@@ -1,0 +1,153 @@
+"""What the holder of experiments does, step by step, while it holds them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from ..errors import SetupError
+from ..experiments.run import ExperimentRun
+from ..kafka.topics import fetch_partition_counts
+from ..observe.experiment_metrics import ExperimentMetrics
+from ..observe.logs import get_logger
+from ..output.serving_events import ServingEvents
+from ..release.states import ReleaseLog, read_to_end
+from ..settings.settings import Settings
+from .acting import act, make_step
+from .held import HeldExperiments, Written, utc_now
+from .log_reader import Decode, LogReader, open_logs
+
+log = get_logger(__name__)
+
+_LOOK_S: Final = 1.0
+_LOOKS_S: Final = 0.5
+"""Time for the looks of an experiment in one step, while it catches up."""
+_WRITE_S: Final = 10.0
+_SEND_S: Final = 30.0
+_OPEN_S: Final = 3600.0
+"""After this time the logs are opened anew, so that partitions that were added to topics are read."""
+
+
+class Session:
+    """Follows releases, reads logs, looks, writes what is to be kept, and acts. It raises what the clients do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        held: HeldExperiments,
+        decoders: Mapping[str, Decode],
+        releases: Any,
+        producer: Any,
+        events: ServingEvents,
+        metrics: ExperimentMetrics,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """`releases`: a consumer of the release topic, at its beginning. `clock`: Unix time in seconds."""
+        self._settings, self._held, self._decoders = settings, held, decoders
+        self._releases, self._producer = releases, producer
+        self._events, self._metrics, self._clock = events, metrics, clock
+        self._topic = f"{settings.prefix}.experiments"
+        self._known = ReleaseLog()
+        self._logs: LogReader | None = None
+        self._closing = AsyncExitStack()
+        self._reads_for: set[str] = set()
+        self._sent: dict[str, bytes | None] = {}
+        self._looked = self._written = self._opened = float("-inf")
+
+    @property
+    def reads(self) -> bool:
+        """Whether logs are read: an experiment runs."""
+        return self._logs is not None
+
+    async def close(self) -> None:
+        """Close the logs."""
+        self._logs = None
+        await self._closing.aclose()
+
+    async def step(self) -> None:
+        """Read a little, and look when it is time."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_S:
+            self._looked = now
+            await self._follow_releases(now)
+            await self._look(now)
+        if self._logs is not None:
+            await self._logs.read_more(tuple(self._held.running.values()), self._now_minute())
+
+    async def _follow_releases(self, now: float) -> None:
+        await read_to_end(self._releases, self._known)
+        await self._send(self._held.follow(self._known.states, utc_now()))
+        for problem in self._held.problems:
+            log.error("an experiment is read from its start again", why=problem)
+        self._held.problems.clear()
+        running = {run.experiment.id for run in self._held.running.values()}
+        if running != self._reads_for or now - self._opened > _OPEN_S:
+            await self.close()
+            if running:
+                await self._open_logs()
+            self._reads_for, self._opened = running, now
+
+    async def _open_logs(self) -> None:
+        kafka = self._settings.kafka
+        existing = await fetch_partition_counts(kafka)
+        decoders = {topic: decode for topic, decode in self._decoders.items() if topic in existing}
+        logs = await self._closing.enter_async_context(open_logs(kafka, decoders))
+        await logs.begin(tuple(self._held.running.values()))
+        self._logs = logs
+
+    async def _look(self, now: float) -> None:
+        if self._logs is None:
+            return
+        until = await self._logs.find_minute(self._now_minute())
+        is_due = now - self._written >= _WRITE_S
+        for run in tuple(self._held.running.values()):
+            decisions = len(run.decided)
+            if until is not None:
+                await self._look_until(run, until)
+            if is_due or len(run.decided) > decisions:
+                await self._send(self._held.write(run))
+            await self._act(run)
+        if is_due:
+            self._written = now
+        self._show(self._logs.behind)
+
+    def _show(self, behind: int) -> None:
+        self._metrics.clear()
+        self._metrics.set_behind(behind)
+        for run in self._held.running.values():
+            counted = run.ledger.tally.units
+            action = run.due.action if run.due else "wait"
+            units, age_s = (counted["candidate"], counted["control"]), self._clock() - run.minute * 60
+            self._metrics.show(run.model, units, run.ledger.open_units, age_s, action)
+
+    async def _look_until(self, run: ExperimentRun, until: int) -> None:
+        end = time.monotonic() + _LOOKS_S
+        while time.monotonic() < end and (minute := run.next_look(until)) is not None:
+            run.look(minute)
+            await asyncio.sleep(0)
+
+    async def _act(self, run: ExperimentRun) -> None:
+        decided = run.due
+        if decided is None or not self._settings.experiments.act:
+            return
+        state = make_step(run, decided, self._known.states, utc_now())
+        if state is None:
+            return
+        try:
+            await act(self._settings, decided, self._known.states[run.model], state, self._events)
+        except SetupError as error:
+            log.warning("a decision was not released, thinking again", experiment=run.experiment.id, why=str(error))
+
+    async def _send(self, records: Iterable[Written]) -> None:
+        """Write records in their order, but for those that are there already."""
+        for key, value in records:
+            if key in self._sent and self._sent[key] == value:
+                continue
+            async with asyncio.timeout(_SEND_S):
+                await self._producer.send_and_wait(self._topic, value, key.encode())
+            self._sent[key] = value
+
+    def _now_minute(self) -> int:
+        return int(self._clock() // 60)
