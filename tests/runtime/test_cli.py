@@ -25,14 +25,6 @@ def environment() -> dict[str, str]:
     return clean | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
 
 
-def murmura(*arguments: object, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    command = [MURMURA, *map(str, arguments)]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=60, cwd=cwd, env=environment(), check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def broker():
     with EmbeddedBroker(
