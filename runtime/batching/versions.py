@@ -29,6 +29,8 @@ class Versions:
         self.candidate: LoadedVersion | None = None
         self.on_answered: Callable[[Sequence[Entry]], None] | None = None
         """Called with each batch once its messages were handed over; set where a version is only compared."""
+        self.has_waiting: Callable[[], bool] = lambda: False
+        """Whether records wait that are in no version's queue yet."""
         self.assignment: Assignment | None = None
         """Of the experiment in which the candidate answers; None without one."""
 

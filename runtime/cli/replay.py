@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..settings.settings import Settings
     from ..testing.replay import Replay, Replayed
     from ..testing.replay_comparison import Comparison
+    from ..testing.replay_versions import AnswerCounts
     from ..wire.message import Message
 
 _CLOCKS_S = 3600.0
@@ -45,8 +46,9 @@ def replay(
         str | None,
         typer.Option(
             "--against",
-            metavar="TOPIC",
-            help="Topic of published results to compare with. Default: that of the agents.",
+            metavar="TOPIC|FOLDER|NAME/VERSION",
+            help="Compare with the results in this topic, or with another model: a folder with a /, or a version in the store. "
+            "Default: the topic of the agents.",
         ),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Show the texts whose answers changed.")] = False,
@@ -58,41 +60,61 @@ def replay(
 
     Joins no group, commits no offsets, and publishes nothing but results, with --to. Results are those that serving
     would publish. They are joined with the published results by prediction id: agreement by task, changed labels, and
-    the coordinates of changed answers.
+    the coordinates of changed answers. With a model behind --against both answer the same records, and what each withheld
+    is shown, too.
 
     Example: [bold]murmura replay murmura.analysis.requests analysis --model models/desk-2 --since 24h[/bold]
+
+    Two versions: [bold]murmura replay murmura.analysis.requests --version desk/7 --against desk/6 --since 24h[/bold]
 
     To a file: [bold]murmura replay murmura.analysis.requests analysis --version desk/7 --to new.jsonl[/bold]
     """
     import tempfile
 
     from ..testing.replay_comparison import Comparison
+    from ..testing.replay_versions import AnswerCounts
     from .until_signalled import run_until_stopped
 
-    settings = options.settings(config, bootstrap=bootstrap, model=model, device=device)
     if (version is None) == (model is None):
         raise SetupError("give either --model FOLDER or --version NAME/VERSION")
-    if version is not None:
-        settings = settings.for_model(version.rpartition("/")[0])
+
+    def read_settings(folder: Path | None, version: str | None) -> "Settings":
+        read = options.settings(config, bootstrap=bootstrap, model=folder, device=device)
+        return read if version is None else read.for_model(version.rpartition("/")[0])
+
+    settings = read_settings(model, version)
     limits = (ranges.read_time("--since", since), ranges.read_time("--until", until), ranges.read_offsets(offsets))
-    replaying = _prepare(settings, topic, agents or [], version)
+    replaying, other = _prepare(settings, topic, agents or [], version), None
+    if against is not None and "/" in against:
+        other_folder = Path(against) if Path(against).is_dir() else None
+        other_version = None if other_folder else against
+        read = read_settings(other_folder, other_version)
+        other = _prepare(read, topic, agents or [], other_version, "--against")
     with tempfile.TemporaryDirectory(prefix="murmura-replay-") as folder:
         comparison = Comparison(Path(folder) / "results.sqlite")
 
         async def main(stop: "asyncio.Event") -> "Replayed":
-            done = await _replay(settings, replaying, topic, limits, to, comparison, stop)
-            await _join(settings, list(replaying.outputs) if against is None else [against], done, comparison)
+            chosen = await _choose(settings, topic, limits)
+            done = await _replay(settings, replaying, chosen, to, [comparison.add, *adding[:1]], stop)
+            if other is None:
+                await _join(settings, list(replaying.outputs) if against is None else [against], done, comparison)
+            else:
+                await _replay(settings, other, chosen, None, [comparison.join, *adding[1:]], stop)
             return done
 
+        counts = [AnswerCounts(each.name) for each in (replaying, other) if each is not None]
+        adding = [each.add for each in counts]
         done = run_until_stopped(main)
         comparison.finish()
-    for line in _report(done, comparison):
+    for line in _report(done, comparison, counts):
         typer.echo(line)
     if text:
         _show_texts(settings, comparison)
 
 
-def _prepare(settings: "Settings", topic: str, names: list[str], version: str | None) -> "Replay":
+def _prepare(
+    settings: "Settings", topic: str, names: list[str], version: str | None, option: str = "--version"
+) -> "Replay":
     from ..agent.agent import Agent
     from ..agent.discovery import find_agents
     from ..agent.routes import configure_agents
@@ -106,10 +128,10 @@ def _prepare(settings: "Settings", topic: str, names: list[str], version: str | 
         raise SetupError(
             f"none of the agents ({known}) reads {topic} and predicts: name those to ask behind the topic, for example MODULE:ATTRIBUTE"
         )
-    return Replay(settings, plain, _model(settings, plain, version), topic)
+    return Replay(settings, plain, _model(settings, plain, version, option), topic)
 
 
-def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None) -> "Model":
+def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None, option: str) -> "Model":
     from ..model.assembled import resolve
     from ..model.model import Model
     from ..release.staging import Loader
@@ -120,31 +142,39 @@ def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None)
         return Model.load(resolve(settings.model.folder), device=settings.model.device, graph=settings.model.graph)
     name, _, number = version.rpartition("/")
     if not name or not number.isascii() or not number.isdigit():
-        raise SetupError(f"--version: expected NAME/VERSION, found {version!r}")
+        raise SetupError(
+            f"{option}: expected NAME/VERSION{'' if option == '--version' else ', a topic or a folder'}, found {version!r}"
+        )
     if settings.model.store is None:
         raise SetupError(
-            "--version needs the model store: set model.store and model.name, or models.NAME.store, in the settings"
+            f"{option} needs the model store: set model.store and model.name, or models.NAME.store, in the settings"
         )
     store = ModelStore(settings.model.store)
     return Loader(settings, store, agents).load(name, int(number), store.digest(name, int(number)))
 
 
-async def _replay(
-    settings: "Settings",
-    replaying: "Replay",
-    topic: str,
-    limits: tuple[float | None, float | None, dict[int, tuple[int, int]]],
-    to: str | None,
-    comparison: "Comparison",
-    stop: "asyncio.Event",
-) -> "Replayed":
+async def _choose(
+    settings: "Settings", topic: str, limits: tuple[float | None, float | None, dict[int, tuple[int, int]]]
+) -> "list[OffsetRange]":
     from ..kafka import offset_ranges
-    from .progress import progress_bar
 
     chosen = await offset_ranges.freeze(settings.kafka, [[topic]])
     if limits[0] is not None or limits[1] is not None:
         chosen = await offset_ranges.narrow(settings.kafka, chosen, limits[0], limits[1])
-    chosen = _narrow(chosen, limits[2])
+    return _narrow(chosen, limits[2])
+
+
+async def _replay(
+    settings: "Settings",
+    replaying: "Replay",
+    chosen: "list[OffsetRange]",
+    to: str | None,
+    adding: "Sequence[Callable[[bytes | None], None]]",
+    stop: "asyncio.Event",
+) -> "Replayed":
+    """Answer the records of ranges; each result goes to the target and to all of `adding`."""
+    from .progress import progress_bar
+
     async with AsyncExitStack() as stack:
         write = await _open_target(settings, replaying, to, stack)
         with progress_bar("answered") as bar:
@@ -152,7 +182,8 @@ async def _replay(
 
             async def keep(results: "Sequence[Message]") -> None:
                 for result in results:
-                    comparison.add(result.value)
+                    for add in adding:
+                        add(result.value)
                 await write(results)
                 bar.count(len(results))
 
@@ -239,20 +270,28 @@ async def _join(settings: "Settings", topics: list[str], done: "Replayed", compa
     await offset_ranges.read(settings.kafka, chosen, take)
 
 
-def _report(done: "Replayed", comparison: "Comparison") -> list[str]:
+def _report(done: "Replayed", comparison: "Comparison", counts: "Sequence[AnswerCounts]") -> list[str]:
+    from ..testing.replay_versions import compare_versions
+
     lines = [f"{done.records:,} records: {done.results:,} results, {done.dead_letters:,} would be dead letters"]
     if done.handed_on or done.unreadable:
         lines.append(f"{done.handed_on:,} records would be handed on, {done.unreadable:,} could not be read")
+    if len(counts) > 1:
+        lines += compare_versions(comparison, old=counts[1], new=counts[0])
+        return [*lines, *_report_changes(comparison)]
     lines.append(f"{comparison.joined:,} results were published before, {comparison.only_replayed:,} were not")
     if comparison.expired:
         lines.append(f"{comparison.expired:,} of them were published as expired: nothing was predicted then")
     for task, compared in comparison.compared.items():
         agreed = comparison.agreed[task]
         lines.append(f"  {task}: {agreed:,} of {compared:,} agree ({100 * agreed / compared:.1f} %)")
-    for (task, before, after), times in comparison.pairs.most_common(20):
-        lines.append(f"  {times:,} x {task}: {before} -> {after}")
-    lines += [f"  changed: {place} {task}" for place, task in comparison.changed]
-    return lines
+    return [*lines, *_report_changes(comparison)]
+
+
+def _report_changes(comparison: "Comparison") -> list[str]:
+    pairs = comparison.pairs.most_common(20)
+    lines = [f"  {times:,} x {task}: {before} -> {after}" for (task, before, after), times in pairs]
+    return [*lines, *(f"  changed: {place} {task}" for place, task in comparison.changed)]
 
 
 def _show_texts(settings: "Settings", comparison: "Comparison") -> None:

@@ -183,6 +183,7 @@ class Dispatcher:
         self.outbox.gate.on_open = self._start_waiting
         for served in self.served:
             served.on_reroute = self._take_routes
+            served.versions.has_waiting = lambda: self._queue.tokens > 0
         engine.on_room(self._wake.set)
 
     @property

@@ -127,6 +127,7 @@ class ModelSlot:
 
         terms = self._engine.estimate_terms(model)
         self._shadow = Shadow(model, share, routes, terms, self._engine, self._shadows, fail)
+        self._shadow.has_waiting = self._dispatcher.versions.has_waiting
         self._dispatcher.versions.on_answered = self._shadow.offer
         self.on_candidate(model, None)
 

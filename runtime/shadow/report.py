@@ -34,6 +34,8 @@ class ComparedHour:
 class ShadowReport:
     """What was found about one version. `hours` by their beginning in UTC, of the end of each count."""
 
+    name: str
+    candidate: int
     hours: dict[datetime, ComparedHour] = field(default_factory=dict)
     tasks: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By task: compared and agreed."""
@@ -41,19 +43,22 @@ class ShadowReport:
     left_out: Counter[str] = field(default_factory=Counter)
     """Records that were not compared: dropped, too_long, failed."""
 
+    def add(self, record: ShadowRecord) -> None:
+        """Add a record; one about another version changes nothing."""
+        found = record.root
+        if (found.model.name, found.model.candidate) != (self.name, self.candidate):
+            return
+        if isinstance(found, ShadowCounts):
+            _add_counts(self, found)
+        else:
+            _add_difference(self, found)
+
 
 def report_shadow(records: Iterable[ShadowRecord], name: str, candidate: int) -> ShadowReport:
     """Sum up the records about a version of a model."""
-    report = ShadowReport()
+    report = ShadowReport(name, candidate)
     for record in records:
-        found = record.root
-        if (found.model.name, found.model.candidate) != (name, candidate):
-            continue
-        if isinstance(found, ShadowCounts):
-            _add_counts(report, found)
-        else:
-            _add_difference(report, found)
-    report.hours = dict(sorted(report.hours.items()))
+        report.add(record)
     return report
 
 
@@ -76,14 +81,14 @@ def _add_difference(report: ShadowReport, difference: ShadowDifference) -> None:
             report.changes[change] += 1
 
 
-def format_report(report: ShadowReport, name: str, candidate: int) -> list[str]:
+def format_report(report: ShadowReport) -> list[str]:
     """Return the report as lines of Markdown."""
-    lines = [f"## {name} {candidate}, only compared", ""]
+    lines = [f"# {report.name} {report.candidate}, only compared", ""]
     lines += ["| hour (UTC) | answered | of the share | compared | share compared | agreed |", "| --- " * 6 + "|"]
     lines += [
         f"| {hour:%Y-%m-%d %H:00} | {each.answered:,} | {each.chosen:,} | {each.compared:,} | "
         f"{each.compared_share:.1%} | {_ratio(each.agreed, each.compared)} |"
-        for hour, each in report.hours.items()
+        for hour, each in sorted(report.hours.items())
     ]
     lines += ["", "| task | compared | agreed |", "| --- | --- | --- |"]
     lines += [

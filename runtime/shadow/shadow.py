@@ -48,7 +48,7 @@ class Shadow:
 
     Invariants:
     - a record is taken after its messages were handed over, and nothing of it is kept but its text, tokens and answers;
-    - a pass starts only while nothing of any loaded version waits or runs, and no other shadow's runs;
+    - a pass starts only while no record waits and nothing of any loaded version runs, nor another shadow's pass;
     - what fails here ends here: the version is unloaded at the first failure that is no record's, at a pass that does not end, or after
       `MOST_FAILURES` records that it fails on, and `on_failed` is called once.
     """
@@ -83,6 +83,8 @@ class Shadow:
         """That of the version that answered last: not the model, which must be freed when it is replaced."""
         self.threads: list[Thread] = []
         shared.add(self)
+        self.has_waiting: Callable[[], bool] = lambda: False
+        """Whether records wait that have not come to the device yet."""
         self._unwatch = device.watch_idle(self.wake)
 
     @property
@@ -158,7 +160,7 @@ class Shadow:
 
     def _start(self) -> None:
         self._scheduled = False
-        if self.stopped or self._shared.running is not None or not self._device.is_idle:
+        if self.stopped or self._shared.running is not None or not self._device.is_idle or self.has_waiting():
             return
         rows, too_long = self._waiting.take(self._terms, self._most_s)
         self._count_too_long(too_long)

@@ -83,6 +83,11 @@ class Replay:
         self._routes = make_routes(self.agents, model.manifest, settings.app)
 
     @property
+    def name(self) -> str:
+        """Name and version of the model."""
+        return f"{self._model.manifest.name} {self._model.manifest.version}"
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Topics to which serving publishes the results of these records."""
         return tuple(dict.fromkeys(agent.output for agent in self.agents if agent.output))

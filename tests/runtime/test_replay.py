@@ -10,6 +10,7 @@ from serving import Desk
 
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
+from murmura.runtime.testing.replay_versions import AnswerCounts, compare_versions
 
 
 def result(number: int, label: str | None) -> bytes:
@@ -21,6 +22,19 @@ def result(number: int, label: str | None) -> bytes:
             "outputs": {"intent": output},
         }
     ).encode()
+
+
+def full_result(number: int, label: str | None) -> bytes:
+    value = json.loads(result(number, label))
+    value["outputs"]["intent"] |= {"alternatives": [], "reason": None if label else "below_threshold"}
+    value["source"]["timestamp"] = 0
+    rest = {
+        "request_id": str(number),
+        "agent": "a",
+        "model": {"name": "desk", "version": 1},
+        "time": "2026-05-03T10:00:00Z",
+    }
+    return json.dumps(value | rest).encode()
 
 
 def test_results_are_joined_by_id_whatever_their_order_and_the_first_published_one_counts(tmp_path):
@@ -65,6 +79,35 @@ def test_an_answer_is_said_without_a_part_of_the_text():
     assert answer_of({"kind": "multi_label", "labels": [{"label": "b"}, {"label": "a"}]}) == "a, b"
 
 
+def test_two_versions_are_shown_side_by_side_by_task(tmp_path):
+    comparison = Comparison(tmp_path / "results.sqlite")
+    old, new = AnswerCounts("desk 6"), AnswerCounts("desk 7")
+    for number, (before, after) in enumerate([("a", "a"), ("a", "b"), (None, "a"), (None, None)]):
+        comparison.add(full_result(number, after))
+        new.add(full_result(number, after))
+        comparison.join(full_result(number, before))
+        old.add(full_result(number, before))
+    new.add(b"{")
+    title, _, row = compare_versions(comparison, old, new)
+    assert title == "desk 7 against desk 6"
+    assert row.split() == [
+        "intent",
+        "4",
+        "50.0",
+        "%",
+        "50.0",
+        "->",
+        "25.0",
+        "%",
+        "(-25.0)",
+        "0.0",
+        "->",
+        "0.0",
+        "%",
+        "(+0.0)",
+    ]
+
+
 async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_texts_only_when_asked(
     kafka, unique, make_topics, tiny_model, tmp_path
 ):
@@ -107,6 +150,9 @@ async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_text
     assert done.stdout.startswith("5 records: "), done.stderr
     sent = await desk.read(topics["again"], 4)
     assert {json.loads(record.value)["source"]["partition"] for record in sent} == {0}
+    both = await replay("--against", tiny_model)
+    assert "tiny" in both.stdout.splitlines()[1], both.stderr
+    assert "intent                      61 100.0 %" in both.stdout
     middle = max(record.timestamp for record in served)
     later = await replay(
         "--against", desk.classified, "--since", datetime.fromtimestamp(middle / 1000 + 1, UTC).isoformat()

@@ -10,6 +10,7 @@ from .. import options
 from ..release_steps import read_releases, releases_topic
 from ..tables import print_table
 from .kept import read_kept
+from .shadow import write_shadow_report
 
 if TYPE_CHECKING:
     from ....schemas.experiment_state import ExperimentState
@@ -59,17 +60,36 @@ def report(
         str | None,
         typer.Option("--experiment", metavar="ID", help="Default: the model's latest one.", show_default=False),
     ] = None,
+    shadow: Annotated[
+        int | None,
+        typer.Option(
+            "--shadow",
+            metavar="VERSION",
+            min=1,
+            help="What was found about a version that is or was only compared, in the last seven days.",
+            show_default=False,
+        ),
+    ] = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
     """Write what an experiment has found, also after its end: effects with intervals, by task, counts and decisions.
 
     Example: [bold]murmura experiment report desk --out report.md[/bold]
+
+    Of a shadow: [bold]murmura experiment report desk --shadow 4[/bold]
     """
+    settings = options.settings(config, bootstrap=bootstrap)
+    if shadow is not None:
+        _write_out(write_shadow_report(settings, name, shadow), out)
+        return
+    _write_out(_write_experiment_report(settings, name, experiment), out)
+
+
+def _write_experiment_report(settings: "Settings", name: str, experiment: str | None) -> str:
     from ...experiments.report import report_experiment
     from .markdown import write_report
 
-    settings = options.settings(config, bootstrap=bootstrap)
     kept = {id_: state for id_, state in read_kept(settings).items() if state.model == name}
     if not kept:
         raise SetupError(
@@ -77,7 +97,10 @@ def report(
         )
     if experiment is not None and experiment not in kept:
         raise SetupError(f"{name} has no experiment {experiment[:60]!r}; it has {', '.join(list(kept)[-5:])}")
-    text = write_report(report_experiment(kept[list(kept)[-1] if experiment is None else experiment]))
+    return write_report(report_experiment(kept[list(kept)[-1] if experiment is None else experiment]))
+
+
+def _write_out(text: str, out: Path | None) -> None:
     if out is None:
         typer.echo(text, nl=False)
         return

@@ -76,6 +76,18 @@ async def test_tokens_are_reused_where_tokenizer_and_limit_are_equal_and_made_an
     assert encoded == ["two"]
 
 
+async def test_nothing_runs_while_a_record_waits_that_has_not_come_to_the_device(start):
+    process, shadow = await start(), make_model(2)
+    waiting = ["a record"]
+    process.dispatcher.versions.has_waiting = lambda: bool(waiting)
+    process.put_shadow(shadow)
+    await process.answer("one")
+    assert shadow.batches == []
+    waiting.clear()
+    await process.answer("two")
+    await until(lambda: process.count("agreed") == 2)
+
+
 async def test_a_pass_takes_no_more_rows_than_its_device_time_allows_and_a_longer_record_is_counted(start):
     shadow = make_model(2)
     process = await start(max_pass_ms=1.65)  # a pass of n tokens takes 1 + n / 10 ms, a text of one word has 3 tokens
