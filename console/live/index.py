@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,41 +19,78 @@ RATE_S: Final = 10
 _NAME_CHARACTERS: Final = 300
 
 
+class _Model(msgspec.Struct, frozen=True):
+    name: str
+    version: int
+    variant: Literal["current", "candidate"] = "current"
+
+
+class _Source(msgspec.Struct, frozen=True):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
 class _Value(msgspec.Struct):
-    """What is read of a result; the rest is skipped."""
+    """What is read of a result as it passes; its outputs are read when somebody looks."""
 
     prediction_id: str
     request_id: str
     agent: str
-    source: dict[str, Any]
-    model: dict[str, Any]
-    outputs: dict[str, Any] = {}
+    source: _Source
+    model: _Model
+    outputs: msgspec.Raw = msgspec.Raw(b"{}")
     status: str = "ok"
 
 
-@dataclass(frozen=True, slots=True)
+_read_value: Final = msgspec.json.Decoder(_Value).decode
+_read_outputs: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
 class LiveResult:
     """A result without its text. `number`: its place in the order of arrival. `at`: the log's time (Unix, s)."""
 
-    number: int
-    prediction_id: str
-    request_id: str
-    agent: str
-    model: ModelRef
-    source: Source
-    outputs: dict[str, Any]
-    answers: tuple[Answer, ...]
-    status: str
-    at: float
+    __slots__ = ("_answers", "_value", "agent", "at", "number", "prediction_id", "request_id", "status")
+
+    def __init__(self, number: int, value: _Value, at: float) -> None:
+        self.number, self.at, self._value = number, at, value
+        self.prediction_id, self.request_id, self.agent = value.prediction_id, value.request_id, value.agent
+        self.status = value.status
+        self._answers: tuple[Answer, ...] | None = None
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The outputs by task, as they were written; empty where they are of no such form."""
+        try:
+            return _read_outputs(self._value.outputs)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return {}
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        if self._answers is None:
+            self._answers = tuple(read_answers(self.outputs))
+        return self._answers
+
+    @property
+    def model(self) -> ModelRef:
+        model = self._value.model
+        return ModelRef(name=model.name, version=model.version, variant=model.variant)
+
+    @property
+    def source(self) -> Source:
+        each = self._value.source
+        return Source(topic=each.topic, partition=each.partition, offset=each.offset, timestamp=each.timestamp)
 
     @property
     def took_ms(self) -> float:
         """From the time of the request's record to that of the result's."""
-        return 1000 * self.at - self.source.timestamp
+        return 1000 * self.at - self._value.source.timestamp
 
     @property
     def version(self) -> str:
-        return f"{self.model.name} {self.model.version}"
+        return f"{self._value.model.name} {self._value.model.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +125,6 @@ class LiveIndex:
 
     def __init__(self, most: int = MOST_RESULTS, most_bytes: int = MOST_BYTES) -> None:
         self._results: BoundedIndex[str, LiveResult] = BoundedIndex(most, most_bytes)
-        self._decoder = msgspec.json.Decoder(_Value)
         self._number = 0
         self._by_second: dict[int, int] = {}
         self._awaited: dict[str, list[LiveResult]] = {}
@@ -107,30 +143,17 @@ class LiveIndex:
 
     def _read(self, record: Record) -> LiveResult | None:
         try:
-            found = self._decoder.decode(record.value or b"")
-            model, source = ModelRef.model_validate(found.model), Source.model_validate(found.source)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            found = _read_value(record.value or b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if max(map(len, (found.prediction_id, found.request_id, found.agent))) > _NAME_CHARACTERS:
+        if max(len(found.prediction_id), len(found.request_id), len(found.agent)) > _NAME_CHARACTERS:
             return None
         self._number += 1
         second = record.timestamp // 1000
         self._by_second[second] = self._by_second.get(second, 0) + 1
         if len(self._by_second) > 4 * RATE_S:
             del self._by_second[min(self._by_second)]
-        answers = tuple(read_answers(found.outputs))
-        return LiveResult(
-            self._number,
-            found.prediction_id,
-            found.request_id,
-            found.agent,
-            model,
-            source,
-            found.outputs,
-            answers,
-            found.status,
-            record.timestamp / 1000,
-        )
+        return LiveResult(self._number, found, record.timestamp / 1000)
 
     def rate(self, now: float) -> float:
         """Return the results a second of the last 10 s, by the times of the log."""

@@ -15,7 +15,7 @@ from ..review.screen import PATH as REVIEWS
 from ..review.screen import find_seat, set_seat
 from ..web.pages import Pages
 from ..web.people import Refused, Role
-from ..web.screens import Screen, do, go_to, person_of, show
+from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from .answers import mark_spans
 from .correcting import correct
 from .index import LiveFilters, LiveIndex
@@ -51,7 +51,8 @@ class LiveScreen:
         trouble = await self._texts.read([each.source for each in results])
         newest = max((each.number for each in results), default=0)
         stand = until if until is not None else newest
-        agents, versions, labels = self._index.choices()
+        # Only the answers are renewed.
+        agents, versions, labels = ([], [], []) if is_htmx(request) else self._index.choices()
         texts = {each.prediction_id: self._texts.get(each.source) for each in results}
         await self._pages.prepare((text for text in texts.values() if text is not None), SHOWN_CHARACTERS)
         return self._pages.render(
