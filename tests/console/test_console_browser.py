@@ -28,12 +28,10 @@ async def desk(kafka, unique, make_topics, tiny_model) -> Desk:
 
 
 @asynccontextmanager
-async def opened(desk: Desk, *, model=None, **settings):
-    """The console's URL, once it has read what was there."""
+async def opened(desk: Desk, *, sections: dict | None = None, **settings):
+    """The console's URL, once it has read what was there. `sections`: of the settings beside `console`."""
     stop, url = asyncio.Event(), asyncio.get_running_loop().create_future()
-    console = assemble(
-        desk.settings(console={"http": "127.0.0.1:0", **settings}, **({"model": model} if model else {}))
-    )
+    console = assemble(desk.settings(console={"http": "127.0.0.1:0", **settings}, **(sections or {})))
     task = asyncio.create_task(serve(console, ("127.0.0.1", 0), stop=stop, ready=url.set_result))
     try:
         async with asyncio.timeout(30):

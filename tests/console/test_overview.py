@@ -3,6 +3,9 @@
 import json
 from types import SimpleNamespace
 
+from screens_by_hand import ByHand
+from test_live import browse
+
 from murmura.console.overview.figures import AgentFigures, percentile_ms
 from murmura.console.overview.process_metrics import read_metrics
 from murmura.console.overview.screen import make_row
@@ -45,3 +48,22 @@ def test_the_overview_says_what_is_unknown(browse):
     assert page.status_code == 200
     assert "classification" in page.text
     assert page.text.count("unknown") >= 2
+
+
+def test_the_version_is_the_current_one_though_a_candidate_answers_and_both_are_counted():
+    figures = AgentFigures()
+    beside = result(1, 100)
+    beside.value = beside.value.replace(b'"version": 3', b'"version": 4, "variant": "candidate"')
+    figures.take_results([beside, result(1, 100), result(2, 100), beside])
+    assert figures.version("desk") == "m 3"
+    served = figures.served("desk", NOW, 60)
+    assert {(each.version, each.variant): count for each, count in served.items()} == {
+        (3, "current"): 2,
+        (4, "candidate"): 2,
+    }
+
+
+def test_what_is_red_has_a_link_into_the_runbook():
+    made = ByHand(console={"runbooks": "https://docs.example/operations.html"}).fill(int(NOW * 1000))
+    page = browse(made).get("/").text
+    assert 'href="https://docs.example/operations.html#when"' in page

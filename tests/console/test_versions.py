@@ -11,11 +11,15 @@ from screens_by_hand import ByHand
 from test_live import browse
 from tiny_model import TASKS, write_tiny_model
 
+from murmura.console.review.live import make_reviews
 from murmura.console.versions import changes as console_changes
+from murmura.console.versions.changes import ReleaseChanges
 from murmura.console.versions.index import MOST_EVENTS, MOST_MODELS, VersionIndex
+from murmura.console.versions.labels import ReleasedLabels
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.release.changes import publish_next
 from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import Settings
 from murmura.schemas.release import ReleaseState, released, shadowed
 from murmura.schemas.training_event import TrainingEvent, TrainingEventKind
 
@@ -124,3 +128,20 @@ def test_a_store_that_hangs_is_not_waited_for(make_desk, monkeypatch):
     monkeypatch.setattr(console_changes, "_STORE_S", 0.05)
     monkeypatch.setattr(console_changes, "open_store", lambda *_: sleep(0.3))
     assert "did not answer within 0.05 s" in browse(make_desk()).get("/versions").text
+
+
+async def test_reviews_take_the_labels_of_the_released_version_and_wait_for_them(tmp_path):
+    write_tiny_model(tmp_path / "m", TASKS[:1], name="desk")
+    ModelStore(tmp_path / "store").push(tmp_path / "m")
+    settings = Settings(model={"store": str(tmp_path / "store"), "name": "desk"})
+    reviews, index = make_reviews(settings), VersionIndex()
+    assert reviews is not None
+    labels = ReleasedLabels(reviews, index, ReleaseChanges(settings))
+    index.note_release(state(7))  # the store has it not: it is asked again
+    await labels.look()
+    assert not reviews.labelled.is_set()
+    index.note_release(state(1, state(7)))
+    await labels.look()
+    assert reviews.labelled.is_set()
+    assert list(reviews.tasks[TASKS[0].name].labels) == TASKS[0].labels
+    assert make_reviews(Settings()) is None

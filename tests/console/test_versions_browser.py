@@ -1,4 +1,4 @@
-"""Versions in a real browser, on a real Kafka: a release and the way back by keyboard, beside a process that serves."""
+"""Versions, live flow and trying a text in a real browser, on a real Kafka, by keyboard, beside a process that serves."""
 
 import asyncio
 import json
@@ -40,8 +40,12 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
     first = await asyncio.to_thread(make_release, store, "tiny", 1, by="test", why="the first", at=datetime.now(UTC))
     await publish_next(settings, "tiny", first)
     async with desk.serving(desk.agents[:1], model=model) as serving:
-        more = {"metrics": [f"{serving.url}/metrics"]}
-        async with opened(desk, model=model, **more) as url, open_browser() as browser:
+        sections = {
+            "model": model,
+            "agents": {"classification": {"topics": [desk.requests], "output": desk.classified}},
+        }
+        metrics = [f"{serving.url}/metrics"]
+        async with opened(desk, sections=sections, metrics=metrics) as url, open_browser() as browser:
             page, errors = await open_page(browser, color_scheme="dark", viewport={"width": 320, "height": 700})
             await page.goto(url)
             for key in ("g", "v"):
@@ -65,4 +69,14 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
             await expect(page.get_by_text("model swapped to 1 from 2")).to_be_visible(timeout=90_000)
             assert await answered_by(desk, 2) == 1
             await expect(page.locator("#versions-now")).to_contain_text("1, back to generation 1")
+            for key in ("g", "l"):
+                await page.keyboard.press(key)
+            await expect(page.get_by_role("row").nth(2)).to_contain_text("where is my card?")
+            for key in ("g", "t", "e"):
+                await page.keyboard.press(key)
+            await page.keyboard.type("help me")
+            for key in ("Escape", "s"):
+                await page.keyboard.press(key)
+            await expect(page.locator("section")).to_contain_text("tiny 1")
+            assert await violations(page) == []
             assert errors == []
