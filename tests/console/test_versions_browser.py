@@ -72,7 +72,10 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
             for key in ("g", "l"):
                 await page.keyboard.press(key)
             await expect(page.get_by_role("row").nth(2)).to_contain_text("where is my card?")
-            for key in ("g", "t", "e"):
+            for key in ("g", "t"):
+                await page.keyboard.press(key)
+            await expect(page.get_by_role("heading", name="Try it")).to_be_visible()
+            for key in ("f", "c", "Escape", "e"):  # the agent that begins with c
                 await page.keyboard.press(key)
             await page.keyboard.type("help me")
             for key in ("Escape", "s"):
