@@ -3,6 +3,7 @@
 A window of time is kept in slices, so memory does not grow with the number of records.
 """
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ SLICE_S: Final = 10
 HOUR_S: Final = 3600
 _RATIO: Final = 1.2
 """Of the bounds of two neighbouring classes of times: a percentile is at most 20 % too high."""
+_MAX_CLASS: Final = 100
 _MAX_AGENTS: Final = 200
 """Names of agents come from records; those beyond it are left out."""
 _MAX_NAMES: Final = 300
@@ -31,7 +33,9 @@ class RecentCounts:
 
     def add(self, at: float, name: Hashable) -> None:
         number = int(at // SLICE_S)
-        counts = self._slices.setdefault(number, Counter())
+        counts = self._slices.get(number)
+        if counts is None:
+            counts = self._slices[number] = Counter()
         if name in counts or len(counts) < _MAX_NAMES:
             counts[name] += 1
         if len(self._slices) > HOUR_S // SLICE_S + 1:
@@ -144,10 +148,7 @@ class AgentFigures:
 
 def _time_class(milliseconds: float) -> int:
     """Return the number of the class of a time: its bound is `_RATIO` to this power."""
-    number, bound = 0, 1.0
-    while bound < milliseconds and number < 100:
-        number, bound = number + 1, bound * _RATIO
-    return number
+    return min(_MAX_CLASS, max(0, math.ceil(math.log(milliseconds, _RATIO) - 1e-9))) if milliseconds > 1 else 0
 
 
 def percentile_ms(counts: Counter[Hashable], share: float) -> float | None:

@@ -18,8 +18,9 @@ from ...runtime.settings.settings import KafkaSettings
 log = get_logger(__name__)
 
 _POLL_MS: Final = 200
-_FETCH_RECORDS: Final = 500
+_FETCH_RECORDS: Final = 100
 """Records between two turns of the event loop, in which pages are answered."""
+_LONGEST_REST_S: Final = 0.05
 _LOOK_AGAIN_S: Final = 15.0
 """Pause between two looks for topics and partitions that are new."""
 _PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0)
@@ -61,6 +62,8 @@ class Follower:
         self._read = {topic: asyncio.Event() for topic in self._feeds}
         """By topic: the same of it alone."""
         self._ends: dict[TopicPartition, int] = {}
+        self._spent_s = 0.0
+        """Time that feeds took since the last rest."""
 
     async def wait_for(self, topic: str) -> None:
         """Wait until what was there of a followed topic at the start has been read, or it was found missing."""
@@ -103,10 +106,17 @@ class Follower:
             while True:
                 await reader.read_more(_POLL_MS, _FETCH_RECORDS)
                 await self._note_progress(consumer)
+                await self._rest()
                 if self._clock() - looked_at >= _LOOK_AGAIN_S:
                     looked_at = self._clock()
                     if await self._has_new(counts):
                         return
+
+    async def _rest(self) -> None:
+        """Leave half of the time to pages, whose answers take many turns of the event loop."""
+        spent, self._spent_s = self._spent_s, 0.0
+        if spent:
+            await asyncio.sleep(min(spent, _LONGEST_REST_S))
 
     async def _has_new(self, counts: dict[str, int]) -> bool:
         now = await fetch_partition_counts(self._kafka)
@@ -143,8 +153,10 @@ class Follower:
             self.caught_up.set()
 
     def _take(self, records: Sequence[ConsumerRecord]) -> None:
+        begun = time.perf_counter()
         for feed in self._feeds[records[0].topic] if records else ():
             feed.take(records)
+        self._spent_s += time.perf_counter() - begun
         if records:
             last = records[-1]
             self._positions[TopicPartition(last.topic, last.partition)] = last.offset + 1
