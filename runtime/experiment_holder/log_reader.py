@@ -11,6 +11,7 @@ from ..experiments.log_times import LogTimes
 from ..experiments.run import AHEAD_MINUTES, Content, ExperimentRun, Skipped
 from ..experiments.units import Place
 from ..kafka.groupless_reader import PartitionsReader, open_reader
+from ..kafka.topics import is_mock_cluster
 from ..settings.settings import KafkaSettings
 from .records import UNREADABLE, Read
 
@@ -26,8 +27,9 @@ Decode = Callable[[ConsumerRecord], Read | None]
 class LogReader:
     """A started consumer of the logs, and how far it has read them."""
 
-    def __init__(self, consumer: Any, decoders: Mapping[str, Decode]) -> None:
-        """`decoders`: by topic."""
+    def __init__(self, consumer: Any, decoders: Mapping[str, Decode], *, finds_times: bool = True) -> None:
+        """`decoders`: by topic. `finds_times`: whether the broker finds records by time; else logs are read from their start."""
+        self._finds_times = finds_times
         self._consumer, self._decoders = consumer, decoders
         self._fetched: list[ConsumerRecord | tuple[TopicPartition, int]] = []
         self._reader = PartitionsReader(consumer, self._fetched.extend, self._note_unreadable)
@@ -38,17 +40,23 @@ class LogReader:
     async def begin(self, runs: Collection[ExperimentRun]) -> None:
         """Go back, or on, to where the first of these experiments has to read from."""
         partitions = list(self._consumer.assignment())
-        ends = await self._consumer.end_offsets(partitions)
         for run in runs:
             new = [each for each in partitions if name_log(each) not in run.positions]
-            start_ms = int(run.experiment.started.timestamp() * 1000)
-            found = await self._consumer.offsets_for_times(dict.fromkeys(new, start_ms)) if new else {}
-            for each in new:
-                first = found.get(each)
-                run.positions[name_log(each)] = ends[each] if first is None else first.offset
+            run.positions |= await self._find_starts(run, new)
         for each in partitions:
             self._consumer.seek(each, min(run.positions[name_log(each)] for run in runs))
         self._times = LogTimes()
+
+    async def _find_starts(self, run: ExperimentRun, partitions: list[TopicPartition]) -> dict[str, int]:
+        """Return by log the first record of an experiment's time; the end of a log that has none yet."""
+        if not self._finds_times:
+            starts = await self._consumer.beginning_offsets(partitions)
+            return {name_log(each): starts[each] for each in partitions}
+        ends = await self._consumer.end_offsets(partitions)
+        start_ms = int(run.experiment.started.timestamp() * 1000)
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, start_ms)) if partitions else {}
+        firsts = {each: found.get(each) for each in partitions}
+        return {name_log(each): ends[each] if first is None else first.offset for each, first in firsts.items()}
 
     async def read_more(self, runs: Collection[ExperimentRun], now_minute: int) -> None:
         """Pass one fetch on to the experiments."""
@@ -93,8 +101,9 @@ async def open_logs(kafka: KafkaSettings, decoders: Mapping[str, Decode]) -> Asy
         "fetch_max_bytes": _FETCH_BYTES,
         "max_partition_fetch_bytes": _FETCH_BYTES // 4,
     }
+    finds_times = not await is_mock_cluster(kafka)
     async with open_reader(kafka, list(decoders), from_beginning=False, options=options) as consumer:
-        yield LogReader(consumer, decoders)
+        yield LogReader(consumer, decoders, finds_times=finds_times)
 
 
 def name_log(partition: TopicPartition) -> str:

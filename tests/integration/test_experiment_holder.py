@@ -63,7 +63,7 @@ class _World:
         draw = random.Random(minutes.start)
         sent = []
         for number in range(40 * len(minutes)):
-            at = START + timedelta(minutes=draw.choice(minutes), seconds=draw.randrange(60))
+            at = START + timedelta(minutes=minutes.start, seconds=1.5 * number)
             for model, chances in MODELS.items():
                 unit = f"customer-{minutes.start}-{number}"
                 side = choose_side(place_unit(self.experiments[model].id, unit), 0.5)
