@@ -129,6 +129,9 @@ class LiveIndex:
         self._by_second: dict[int, int] = {}
         self._awaited: dict[str, list[LiveResult]] = {}
         self._came = asyncio.Event()
+        self._choices: tuple[list[str], list[str], list[str]] = ([], [], [])
+        self._choices_at = 0
+        """Number of the newest result when they were collected."""
 
     def take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -172,6 +175,11 @@ class LiveIndex:
 
     def choices(self) -> tuple[list[str], list[str], list[str]]:
         """Return the agents, versions and labels that there are to filter by, at most 200 of each."""
+        if self._choices_at != self._number:
+            self._choices, self._choices_at = self._find_choices(), self._number
+        return self._choices
+
+    def _find_choices(self) -> tuple[list[str], list[str], list[str]]:
         agents: set[str] = set()
         versions: set[str] = set()
         labels: set[str] = set()

@@ -25,6 +25,10 @@ PATH: Final = "/live"
 SHOWN: Final = 25
 MOST_A_SECOND: Final = 20.0
 """Answers a second above which the page stands still: nobody reads faster."""
+PATIENCE_S: Final = 0.1
+"""How long a page waits for texts: the next one, two seconds later, has them."""
+HELD_PATIENCE_S: Final = 2.0
+"""The same of a page that has no next one."""
 _NAME_CHARACTERS: Final = 300
 
 
@@ -48,7 +52,7 @@ class LiveScreen:
         until, hold = _read_number(query.get("until")), _read_number(query.get("hold"))
         is_fast = rate > MOST_A_SECOND
         results = self._index.find(filters, SHOWN, hold if hold is not None else until if is_fast else None)
-        trouble = await self._texts.read([each.source for each in results])
+        await self._texts.read([each.source for each in results], HELD_PATIENCE_S if hold is not None else PATIENCE_S)
         newest = max((each.number for each in results), default=0)
         stand = until if until is not None else newest
         # Only the answers are renewed.
@@ -80,7 +84,7 @@ class LiveScreen:
             reading=not self._follower.caught_up.is_set(),
             missing=False,
             topic="",
-            trouble=self._follower.trouble or trouble,
+            trouble=self._follower.trouble or self._texts.trouble,
         )
 
     async def correct(self, request: Request) -> Response:

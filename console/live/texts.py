@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from aiokafka.errors import KafkaError
+
 from ...runtime.errors import MurmuraError
 from ...runtime.observe.logs import get_logger
 from ...runtime.wire.request import Incoming
@@ -23,27 +25,34 @@ Place = tuple[str, int, int, int]
 
 
 class RequestTexts:
-    """One read at a time, whoever looks. A text that was not read in time is read with the next page."""
+    """One read at a time, whoever looks. A text that was not read in time is there for the next page."""
 
     def __init__(self, finder: RequestFinder) -> None:
         self._finder = finder
         self._texts: BoundedIndex[Place, str] = BoundedIndex(_KEPT, _KEPT_BYTES)
         self._gone: BoundedIndex[Place, bool] = BoundedIndex(_KEPT, _KEPT_BYTES)
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self.trouble: str | None = None
+        """Why the latest read failed, in one line; None after it went well."""
 
-    async def read(self, sources: Sequence[Source]) -> str | None:
-        """Read the texts that are not at hand. Returns why not, in one line; None after it went well."""
+    async def read(self, sources: Sequence[Source], patience_s: float) -> None:
+        """Read the texts that are not at hand, and wait at most `patience_s` for them."""
+        missing = [each for each in sources if not self._is_known(_place_of(each))]
+        if missing and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.create_task(self._read_missing(missing))
+        if missing and self._reading is not None:
+            await asyncio.wait([self._reading], timeout=patience_s)
+
+    async def _read_missing(self, missing: Sequence[Source]) -> None:
         try:
-            async with asyncio.timeout(_READ_S), self._reading:
-                missing = [each for each in sources if not self._is_known(_place_of(each))]
-                if missing:
-                    await self._fetch(missing)
+            async with asyncio.timeout(_READ_S):
+                await self._fetch(missing)
+            self.trouble = None
         except TimeoutError:
-            return f"texts were not read within {_READ_S:g} s"
-        except (MurmuraError, OSError) as error:
-            log.warning("texts cannot be read", why=str(error))
-            return str(error)
-        return None
+            self.trouble = f"texts were not read within {_READ_S:g} s"
+        except (MurmuraError, KafkaError, OSError) as error:
+            self.trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
+            log.warning("texts cannot be read", why=self.trouble)
 
     async def _fetch(self, missing: Sequence[Source]) -> None:
         found = await self._finder.find_requests(missing)

@@ -1,11 +1,13 @@
 """The live flow: which answers are shown, how texts are marked, when it stands still, and correcting an answer."""
 
+import asyncio
 import time
 
 import pytest
 from screens_by_hand import ByHand, result
 from starlette.testclient import TestClient
 
+from murmura.console.live import screen as live_screen
 from murmura.console.live.answers import Answer, Marked, Scored, mark_spans, read_answers
 from murmura.console.live.index import LiveFilters, LiveIndex
 from murmura.console.review.item import item_key
@@ -100,6 +102,20 @@ def test_texts_are_shown_as_text_with_their_spans_and_read_once():
     assert made.requests.reads == 1
     assert "<mark>" not in browser.get("/live?version=desk+3&least=0.5").text
     assert browser.get("/live?least=7").status_code == 400
+
+
+def test_a_page_does_not_wait_for_texts_that_are_read_slowly(monkeypatch):
+    made = ByHand(["text"])
+    made.take(result(0, int(time.time() * 1000)))
+    monkeypatch.setattr(live_screen, "PATIENCE_S", 0.0)
+    find = made.requests.find_requests
+
+    async def find_slowly(sources):
+        await asyncio.sleep(0.1)
+        return await find(sources)
+
+    monkeypatch.setattr(made.requests, "find_requests", find_slowly)
+    assert "not read yet" in browse(made).get("/live").text
 
 
 def test_above_a_rate_the_page_says_so_and_stands_still():
