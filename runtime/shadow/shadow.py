@@ -24,8 +24,8 @@ from .shared import Shared
 
 log = get_logger(__name__)
 
-DEADLINE_S: Final = 2.0
-"""Of a pass: it is calibrated to take a few milliseconds."""
+DEADLINE_S: Final = 5.0
+"""Of a pass, which is calibrated to take milliseconds: then it is terminated, and at twice that time it is given up."""
 MOST_FAILURES: Final = 3
 """Number of rows in a row that the version fails on alone, after which it is unloaded."""
 
@@ -78,7 +78,7 @@ class Shadow:
         self._deadline: asyncio.TimerHandle | None = None
         self._failures = 0
         self._warned = False
-        self._scheduled = self.stopped = False
+        self._scheduled = self._overdue = self.stopped = False
         self._manifest: ModelManifest | None = None
         """That of the version that answered last: not the model, which must be freed when it is replaced."""
         self.threads: list[Thread] = []
@@ -180,6 +180,7 @@ class Shadow:
     def _finish(self, number: int, rows: list[Row], result: PassResult) -> None:
         if self.stopped or number != self._passes or self._shared.running is not self:
             return  # abandoned
+        fault = result.fault or (_make_overdue() if self._overdue and not result.compared else None)
         self._end_pass()
         for row, compared in result.compared:
             self._shared.record(row, compared)
@@ -188,8 +189,8 @@ class Shadow:
         self._count_too_long(result.too_long)
         self._waiting.put_back(result.left)
         self._failures = self._failures + 1 if result.is_failure else 0 if result.compared else self._failures
-        if result.fault is not None:
-            self._fail(result.fault)
+        if fault is not None:
+            self._fail(fault)
         elif self._failures >= MOST_FAILURES:
             self._fail(DeviceFailed(f"it failed on {self._failures} records, one after another"))
         self._shared.wake()
@@ -211,14 +212,20 @@ class Shadow:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._shared.running = None
+        self._shared.running, self._overdue = None, False
 
     def _end_overdue(self, number: int) -> None:
-        if number == self._passes and self._shared.running is self:
-            if self._thread is not None:
-                self.model.terminate(self._thread)
-            self._fail(DeviceFailed(f"a pass of the compared version was not back within {DEADLINE_S:g} s"))
+        """Terminate a pass at its deadline, and give it up at twice that. One that comes back with answers was only slow."""
+        if number != self._passes or self._shared.running is not self:
+            return
+        if self._thread is not None:
+            self.model.terminate(self._thread)
+        if self._overdue:
+            self._fail(_make_overdue())
             self._shared.wake()
+            return
+        self._overdue = True
+        self._deadline = asyncio.get_running_loop().call_later(DEADLINE_S, self._end_overdue, number)
 
     def _fail(self, fault: DeviceFailed) -> None:
         log.error("a shadow failed and is unloaded; all records are answered as before", why=str(fault))
@@ -240,3 +247,7 @@ class Shadow:
             self._end_pass()
         self._shared.forget(self)
         return ran
+
+
+def _make_overdue() -> DeviceFailed:
+    return DeviceFailed(f"a pass of the compared version was not back within {DEADLINE_S:g} s")

@@ -140,12 +140,37 @@ async def test_a_pass_that_does_not_end_is_given_up_while_records_are_answered(s
     await process.answer("one")
     await until(lambda: process.faults)
     assert "was not back within" in str(process.faults[0])
-    assert len(terminated) == 1
+    assert len(terminated) == 2, "at its deadline, and when it is given up"
     assert set(await process.answer("two")) == {"two"}
     process.put_shadow(make_model(3))
     await process.answer("three")
     await until(lambda: process.count("agreed") == 1)
     gate.set()
+
+
+async def test_a_pass_that_comes_back_with_answers_after_its_deadline_was_only_slow(start, monkeypatch):
+    monkeypatch.setattr("murmura.runtime.shadow.shadow.DEADLINE_S", 0.05)
+    shadow, gate = make_model(2), threading.Event()
+    run = shadow.run
+    shadow.run = lambda batch: gate.wait(60) and run(batch)
+    shadow.terminate = lambda thread: gate.set()
+    process = await start()
+    process.put_shadow(shadow)
+    await process.answer("one")
+    await until(lambda: process.count("agreed") == 1)
+    assert process.faults == []
+
+
+async def test_a_pass_that_is_terminated_at_its_deadline_unloads_the_version(start, monkeypatch):
+    monkeypatch.setattr("murmura.runtime.shadow.shadow.DEADLINE_S", 0.05)
+    shadow, gate = make_model(2), threading.Event()
+    shadow.run = lambda batch: gate.wait(60) and 1 / 0
+    shadow.terminate = lambda thread: gate.set()
+    process = await start()
+    process.put_shadow(shadow)
+    await process.answer("one", "two")
+    await until(lambda: process.faults)
+    assert "was not back within" in str(process.faults[0])
 
 
 async def test_a_version_that_an_agent_cannot_work_with_and_a_second_one_are_refused(start):
