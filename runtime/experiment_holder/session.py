@@ -25,8 +25,8 @@ _LOOKS_S: Final = 0.5
 """Time for the looks of an experiment in one step, while it catches up."""
 _WRITE_S: Final = 10.0
 _SEND_S: Final = 30.0
-_OPEN_S: Final = 3600.0
-"""After this time the logs are opened anew, so that partitions that were added to topics are read."""
+_TOPICS_S: Final = 30.0
+"""How often topics and their partitions are compared with those that are read: what is new is read, too."""
 
 
 class Session:
@@ -54,7 +54,8 @@ class Session:
         self._closing = AsyncExitStack()
         self._reads_for: set[str] = set()
         self._sent: dict[str, bytes | None] = {}
-        self._looked = self._written = self._opened = float("-inf")
+        self._partitions: dict[str, int] = {}
+        self._looked = self._written = self._compared = float("-inf")
 
     @property
     def reads(self) -> bool:
@@ -83,19 +84,26 @@ class Session:
             log.error("an experiment is read from its start again", why=problem)
         self._held.problems.clear()
         running = {run.experiment.id for run in self._held.running.values()}
-        if running != self._reads_for or now - self._opened > _OPEN_S:
+        if not running:
             await self.close()
-            if running:
-                await self._open_logs()
-            self._reads_for, self._opened = running, now
+        elif running != self._reads_for or now - self._compared >= _TOPICS_S:
+            await self._open_logs(anew=running != self._reads_for)
+            self._compared = now
+        self._reads_for = running
 
-    async def _open_logs(self) -> None:
+    async def _open_logs(self, *, anew: bool) -> None:
+        """Open the logs anew where that is wanted, or where topics or partitions were added."""
         kafka = self._settings.kafka
         existing = await fetch_partition_counts(kafka)
-        decoders = {topic: decode for topic, decode in self._decoders.items() if topic in existing}
-        logs = await self._closing.enter_async_context(open_logs(kafka, decoders))
+        partitions = {topic: existing[topic] for topic in self._decoders if topic in existing}
+        if not anew and partitions == self._partitions:
+            return
+        await self.close()
+        logs = await self._closing.enter_async_context(
+            open_logs(kafka, {topic: self._decoders[topic] for topic in partitions})
+        )
         await logs.begin(tuple(self._held.running.values()))
-        self._logs = logs
+        self._logs, self._partitions = logs, partitions
 
     async def _look(self, now: float) -> None:
         if self._logs is None:
