@@ -188,6 +188,7 @@ async def measure(bootstrap: str, count: int) -> bool:
         {
             "bootstrap.servers": bootstrap,
             "linger.ms": 20,
+            "log_level": 3,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 200_000,
         }
