@@ -49,14 +49,14 @@ async def test_every_screen_is_accessible_and_fits(chromium: BrowserThread) -> N
     problems: list[tuple[str, list[str]]] = []
 
     def look(browser: Any) -> None:
-        for options in (
-            {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"},
-            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", "reduced_motion": "reduce"},
-        ):
+        narrow = {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"}
+        wide = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", "reduced_motion": "reduce"}
+        # The structure is the same in both; colours and places are not.
+        for options, rules in ((narrow, ()), (wide, ("color-contrast", "target-size"))):
             with open_page(browser, url, **options) as page:
                 for path in PATHS:
                     page.goto(url + path)
-                    found = find_violations(page)
+                    found = find_violations(page, rules)
                     if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                         found.append("wider than the window")
                     if found:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime
 
+import pytest
 from pages_in_browser import open_browser, open_page, violations
 from playwright.async_api import expect
 from serving import Desk
@@ -13,6 +14,7 @@ from tiny_model import TASKS, write_tiny_model
 from murmura.runtime.release.changes import make_release, publish_next
 from murmura.runtime.release.store import ModelStore
 
+pytestmark = pytest.mark.slow
 expect.set_options(timeout=20_000)
 
 
