@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .assignment import PLACES, Shares, Side
 from .entered import EnteredUnits
-from .sums import RatioSums, sum_units
+from .sums import RatioSums
 from .units import MAX_REFERENCES, Counts, Event, OpenUnit, Place
 
 GRACE_MINUTES = 1
@@ -46,9 +46,9 @@ class Tally:
         self.units[side] += 1
         self.expected += share
         self.variance += share * (1.0 - share)
-        for key, counted in totals.items():
+        for key, (value, weight) in totals.items():
             sides = self.sums.setdefault(key, {})
-            sides[side] = sides.get(side, RatioSums()) + sum_units([counted])
+            sides[side] = sides.get(side, RatioSums()).with_unit(value, weight)
 
 
 class Ledger:
@@ -75,6 +75,9 @@ class Ledger:
         self._closing: list[tuple[int, int]] = []
         self._early: dict[str, list[tuple[Place, Event]]] = {}
         self._early_order: list[tuple[int, str]] = []
+        self._unit_offsets: dict[str, list[tuple[int, int]]] = {}
+        """By log, a queue of offsets with the open units that begin there; and, below, with the ids that events wait for."""
+        self._early_offsets: dict[str, list[tuple[int, str]]] = {}
 
     @property
     def open_units(self) -> int:
@@ -100,7 +103,10 @@ class Ledger:
             return
         own, *others = references
         if own in self._unit_of:
-            self._unit_of_answer(own).first_offsets.setdefault(place.log, place.offset)
+            repeated = self._open[self._unit_of[own]]
+            if place.log not in repeated.first_offsets:
+                repeated.first_offsets[place.log] = place.offset
+                self._note_offset(repeated, place, unit)
             return
         opened = self._open.get(unit)
         if opened is None or place.minute < opened.first_minute:
@@ -109,6 +115,7 @@ class Ledger:
             heapq.heappush(self._closing, (place.minute + self._minutes, unit))
         opened.minutes_of[side] = min(place.minute, opened.minutes_of.get(side, place.minute))
         opened.add(place, events)
+        self._note_offset(opened, place, unit)
         for reference in (own, *others) if len(opened.references) < MAX_REFERENCES else ():
             opened.references.append(reference)
             self._unit_of[reference] = unit
@@ -140,11 +147,29 @@ class Ledger:
     def find_safe_offsets(self, positions: Mapping[str, int]) -> dict[str, int]:
         """Return by log the offset to begin at after a restart: before all open units; `positions` are the next to read."""
         safe = dict(positions)
-        waiting = [(place.log, place.offset) for events in self._early.values() for place, _ in events]
-        opened = [pair for unit in self._open.values() for pair in unit.first_offsets.items()]
-        for log, offset in waiting + opened:
-            safe[log] = min(offset, safe.get(log, offset))
+        for log, units in self._unit_offsets.items():
+            while units and not self._begins_at(*units[0], log):
+                heapq.heappop(units)
+            if units:
+                safe[log] = min(units[0][0], safe.get(log, units[0][0]))
+        for log, waiting in self._early_offsets.items():
+            while waiting and not self._waits_at(*waiting[0], log):
+                heapq.heappop(waiting)
+            if waiting:
+                safe[log] = min(waiting[0][0], safe.get(log, waiting[0][0]))
         return safe
+
+    def _begins_at(self, offset: int, unit: int, log: str) -> bool:
+        opened = self._open.get(unit)
+        return opened is not None and opened.first_offsets.get(log) == offset
+
+    def _waits_at(self, offset: int, reference: str, log: str) -> bool:
+        return any((place.log, place.offset) == (log, offset) for place, _ in self._early.get(reference, ()))
+
+    def _note_offset(self, opened: OpenUnit, place: Place, unit: int) -> None:
+        """Note the first offset of a unit in a log, once a record was added to it."""
+        if opened.first_offsets[place.log] == place.offset:
+            heapq.heappush(self._unit_offsets.setdefault(place.log, []), (place.offset, unit))
 
     def _is_due(self, end: int, unit: int) -> bool:
         """Return whether the unit is over at `end`; a place in the queue is out of date once an earlier record was read."""
@@ -154,6 +179,7 @@ class Ledger:
     def _add_event(self, opened: OpenUnit, place: Place, reference: str, event: Event) -> None:
         opened.add(place, event)
         opened.events.append((reference, place))
+        self._note_offset(opened, place, self._unit_of[reference])
 
     def _expire(self, minute: int, reference: str) -> None:
         """Count the events of this minute that no answer came for."""
@@ -167,9 +193,7 @@ class Ledger:
     def _let_wait(self, place: Place, reference: str, event: Event) -> None:
         self._early.setdefault(reference, []).append((place, event))
         heapq.heappush(self._early_order, (place.minute, reference))
-
-    def _unit_of_answer(self, reference: str) -> OpenUnit:
-        return self._open[self._unit_of[reference]]
+        heapq.heappush(self._early_offsets.setdefault(place.log, []), (place.offset, reference))
 
     def _enter(self, unit: int) -> None:
         opened = self._drop(unit)

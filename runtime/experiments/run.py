@@ -145,6 +145,8 @@ class ExperimentRun:
     @property
     def ahead(self) -> dict[str, set[int]]:
         """By log, the skipped records that may be read again."""
+        if not any(self._ahead.values()):
+            return {}
         begin = self.find_begin()
         kept = {log: {each for each in found if each >= begin.get(log, 0)} for log, found in self._ahead.items()}
         return {log: found for log, found in kept.items() if found}

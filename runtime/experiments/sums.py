@@ -30,6 +30,21 @@ class RatioSums:
     def __add__(self, other: "RatioSums") -> "RatioSums":
         return RatioSums(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(RatioSums)))
 
+    def with_unit(self, value: float, weight: float) -> "RatioSums":
+        """Return the sums, of one experiment, with one more unit; one without a chance does not count."""
+        if weight <= 0.0:
+            return self
+        return RatioSums(
+            self.units + 1.0,
+            self.value + value,
+            self.weight + weight,
+            self.value_squared + value * value,
+            self.weight_squared + weight * weight,
+            self.product + value * weight,
+            self.with_event + float(value > 0.0),
+            self.without_event + float(value < weight),
+        )
+
     @property
     def ratio(self) -> Number:
         """Events per chance over all units; NaN without a chance."""
@@ -56,15 +71,7 @@ class RatioSums:
 
 def sum_units(units: Iterable[tuple[float, float]]) -> RatioSums:
     """Return the sums over units, each its number of events and of chances. Units without a chance do not count."""
-    rows = np.array([unit for unit in units if unit[1] > 0.0], dtype=np.float64).reshape(-1, 2)
-    value, weight = rows[:, 0], rows[:, 1]
-    return RatioSums(
-        float(len(rows)),
-        float(value.sum()),
-        float(weight.sum()),
-        float((value**2).sum()),
-        float((weight**2).sum()),
-        float((value * weight).sum()),
-        float((value > 0.0).sum()),
-        float((value < weight).sum()),
-    )
+    sums = RatioSums()
+    for value, weight in units:
+        sums = sums.with_unit(value, weight)
+    return sums

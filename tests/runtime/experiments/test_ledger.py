@@ -188,6 +188,19 @@ def test_of_verdicts_the_latest_of_each_person_counts_once_and_none_that_was_tak
     assert OTHER_AGREEMENT not in ledger.tally.sums
 
 
+def test_reading_begins_again_before_the_oldest_open_unit_and_the_oldest_waiting_event() -> None:
+    ledger = _ledger()
+    ledger.count_event(_place(5, 3, "feedback"), "late", {"agreement": (1.0, 1.0)})
+    ledger.count_answer(_place(0, 4), 7, "control", ["p"], {})
+    ledger.count_answer(_place(30, 6), 8, "control", ["q"], {})
+    ledger.count_event(_place(31, 9, "feedback"), "q", {"agreement": (1.0, 1.0)})
+    assert ledger.find_safe_offsets({"a": 10, "feedback": 10, "b": 2}) == {"a": 4, "feedback": 3, "b": 2}
+    ledger.close_until(61)
+    assert ledger.find_safe_offsets({"a": 10, "feedback": 10}) == {"a": 6, "feedback": 9}
+    ledger.close_until(1000)
+    assert ledger.find_safe_offsets({"a": 10, "feedback": 10}) == {"a": 10, "feedback": 10}
+
+
 def test_a_unit_on_both_sides_is_in_no_sum() -> None:
     ledger = _ledger()
     ledger.count_answer(_place(0, 0), 7, "control", ["p0"], {"withheld": (1.0, 1.0)})
