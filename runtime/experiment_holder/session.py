@@ -23,6 +23,8 @@ log = get_logger(__name__)
 _LOOK_S: Final = 1.0
 _LOOKS_S: Final = 0.5
 """Time for the looks of an experiment in one step, while it catches up."""
+_UNITS_AT_ONCE: Final = 20
+"""Units that enter before other tasks of the process run: about 1 ms."""
 _WRITE_S: Final = 10.0
 _SEND_S: Final = 30.0
 _TOPICS_S: Final = 30.0
@@ -133,8 +135,11 @@ class Session:
     async def _look_until(self, run: ExperimentRun, until: int) -> None:
         end = time.monotonic() + _LOOKS_S
         while time.monotonic() < end and (minute := run.next_look(until)) is not None:
+            has_more = True
+            while has_more:
+                has_more = run.ledger.enter_some(minute, _UNITS_AT_ONCE)
+                await asyncio.sleep(0)
             run.look(minute)
-            await asyncio.sleep(0)
 
     async def _act(self, run: ExperimentRun) -> None:
         decided = run.due

@@ -133,13 +133,21 @@ class Ledger:
         else:
             self._count_unexposed(place)
 
-    def close_until(self, minute: int) -> None:
-        """Let units enter that are over at this minute, which all logs have been read up to."""
-        over = minute - GRACE_MINUTES
-        while self._closing and self._closing[0][0] <= over:
+    def enter_some(self, minute: int, most: int) -> bool:
+        """Let at most so many units enter that are over at this minute; return whether there may be more."""
+        for _ in range(most):
+            if not self._closing or self._closing[0][0] > minute - GRACE_MINUTES:
+                return False
             end, unit = heapq.heappop(self._closing)
             if self._is_due(end, unit):
                 self._enter(unit)
+        return True
+
+    def close_until(self, minute: int) -> None:
+        """Let units enter that are over at this minute, which all logs have been read up to."""
+        over = minute - GRACE_MINUTES
+        while self.enter_some(minute, 1000):
+            pass
         while self._early_order and self._early_order[0][0] < over:
             self._expire(*heapq.heappop(self._early_order))
         self.tally.minute = max(self.tally.minute, over)
