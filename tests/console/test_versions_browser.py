@@ -66,6 +66,7 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
             await expect(page.get_by_role("table", name="Who answers with what")).to_contain_text("2current1")
             assert await violations(page) == []
             await page.keyboard.press("b")
+            await expect(page.get_by_role("heading", name="Go back to tiny 1?")).to_be_visible()
             await page.keyboard.type("too many refunds")
             await page.keyboard.press("Enter")
             await expect(page.get_by_text("model swapped to 1 from 2")).to_be_visible(timeout=90_000)
@@ -80,6 +81,7 @@ async def test_a_version_is_released_and_taken_back_with_the_keyboard_alone_and_
             for key in ("f", "c", "Escape", "e"):  # the agent that begins with c
                 await page.keyboard.press(key)
             await page.keyboard.type("help me")
+            await expect(page.get_by_role("textbox")).to_have_value("help me")
             for key in ("Escape", "s"):
                 await page.keyboard.press(key)
             await expect(page.locator("section")).to_contain_text("tiny 1")
