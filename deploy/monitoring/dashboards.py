@@ -155,6 +155,14 @@ LEARNING = {
               {"{{outcome}}": DAY.growth("murmura_candidates_total", "outcome")}, stat=True),
         Panel("Random reviews in an hour", "Only verdicts on these promote or stop by agreement.",
               {"{{task}}": HOUR.growth("murmura_reviews_total", "task", only='why="random"')}, width=16),
+        Panel("Units of the running experiment", "Each counts once, when its time is over; until then it is open.",
+              {"{{model}} {{side}}": NOW.gauge("murmura_experiment_units", "model", "side"),
+               "{{model}} open": NOW.gauge("murmura_experiment_open_units", "model")}),
+        Panel("What the rules say", "1 for what is to be done; experiments.act says whether it is.",
+              {"{{model}} {{action}}": NOW.gauge("murmura_experiment_decision", "model", "action", how="max")}),
+        Panel("How far the holder is behind", "It grows while a log is not read.",
+              {"{{model}} looked at, s": NOW.gauge("murmura_experiment_look_age_seconds", "model", how="max"),
+               "records": NOW.gauge("murmura_experiment_behind_records")}),
     ],
     "Feedback and live accuracy": [
         Panel("Live accuracy", "Share of agreeing verdicts among the last ones. People mostly correct wrong answers, so it "

@@ -87,10 +87,11 @@ RARE = (
     "murmura_decoder_step",
     "murmura_reply_first_step",
     "murmura_reply_pieces",
+    "murmura_experiment_",
     'why="random"',
 )
-"""Counted where something goes wrong, which nothing does here, or where a decoder words replies, which the model here has not:
-they have no series before.
+"""Counted where something goes wrong, which nothing does here, where a decoder words replies, which the model here has not,
+or in an experiment: they have no series before.
 """
 
 

@@ -149,4 +149,4 @@ def test_serving_writes_releases_only_where_an_experiment_runs():
     acts = {Need("serve", "WRITE", "topic", f"desk.{name}") for name in ("models", "experiments")}
     assert acts.isdisjoint(needs(settings, []))
     assert acts <= set(needs(settings, [], has_experiment=True))
-    assert Need("serve", "READ", "group", "murmura.default.experiments") in needs(settings, [], has_experiment=True)
+    assert Need("serve", "READ", "group", "murmura.a.experiments") in needs(settings, [], has_experiment=True)
