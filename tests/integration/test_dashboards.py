@@ -88,10 +88,11 @@ RARE = (
     "murmura_reply_first_step",
     "murmura_reply_pieces",
     "murmura_experiment_",
+    "murmura_shadow_records_total",
     'why="random"',
 )
 """Counted where something goes wrong, which nothing does here, where a decoder words replies, which the model here has not,
-or in an experiment: they have no series before.
+or beside another version: they have no series before.
 """
 
 
