@@ -210,6 +210,7 @@ async def test_reviews_wait_for_the_verdicts_alone_and_say_that_the_broker_is_aw
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reviews = LiveReviews(Settings(), TASKS)
+    reviews.labelled.set()
     monkeypatch.setattr(reviews, "_connect", asyncio.Event().wait)
     follower = Follower(Settings().kafka, [reviews.feed, Feed("deadletters", lambda records: None, 9)])
     follower._ends = {TopicPartition(topic, 0): 3 for topic in (reviews.feed.topic, "deadletters")}
