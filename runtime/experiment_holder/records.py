@@ -40,7 +40,8 @@ class _Model(msgspec.Struct):
 
 
 class _Output(msgspec.Struct):
-    kind: str
+    abstained: bool | None = None
+    """Only an answer of one label, or of none, has it."""
     reason: Any = None
 
 
@@ -84,7 +85,7 @@ def read_result(record: Record) -> Read | None:
         return None
     if result.status == EXPIRED:
         return Read(Skipped(EXPIRED), result.model.name)
-    reasons = {task: output.reason for task, output in result.outputs.items() if output.kind == "classification"}
+    reasons = {task: output.reason for task, output in result.outputs.items() if output.abstained is not None}
     answer = Answer(
         key=record.key,
         request_id=result.request_id,

@@ -35,7 +35,7 @@ def _record(
 
 
 def _result(**changes: object) -> dict[str, object]:
-    intent = {"kind": "classification", "label": None, "reason": "below_threshold", "score": 0.1}
+    intent = {"kind": "classification", "label": None, "abstained": True, "reason": "below_threshold", "score": 0.1}
     spans = {"kind": "tagging", "spans": [], "reason": [1]}
     fields = {"request_id": "r", "prediction_id": "0" * 32, "outputs": {"intent": intent, "spans": spans}}
     return fields | {"model": {"name": "desk", "version": 2, "variant": "candidate"}, "pass_ratio": 1.5} | changes

@@ -98,6 +98,7 @@ NAMES = {
     "agents.dialogue.options.generated_replies_off": "list",
     **dict.fromkeys(("console.user_header", "console.roles_header", "console.group", "agents.mine.model"), "text"),
     "console.hosts": "list",
+    "experiments.ratios": "text",
     "agents.mine.thresholds.mine.labels": "key",
     "agents.dialogue.options.state": "text",
     "agents.dialogue.options.handoffs": "text",
