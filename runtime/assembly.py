@@ -47,7 +47,7 @@ from .output.device_watch import watch_device
 from .output.reviews import Reviews
 from .output.serving_events import ServingEvents, emit_pauses
 from .output.suspending import Suspending
-from .release.following import follow_releases
+from .release.following import Loops, follow_releases
 from .release.model_report import report_model
 from .release.start_models import start_models
 from .release.watcher import ReleaseWatcher
@@ -84,8 +84,8 @@ class Parts:
     broker: KafkaBroker
     source: Source
     publisher: Publisher
-    following: list[Coroutine[Any, Any, None]]
-    """What follows the releases of the models."""
+    following: Loops
+    """What follows the releases of the models; called when the process runs."""
     events: ServingEvents | None
     depth: DeadLetterDepth
     clock: StopClock
@@ -107,7 +107,7 @@ class Parts:
             self.dispatcher.retrying.run(),
             _update_health(self.health, self.dispatcher, self.source, self.publisher),
             self.depth.run(),
-            *self.following,
+            *(run() for run in self.following),
             *event_loops,
         ]
 
@@ -219,7 +219,7 @@ async def assemble(
     events = _make_events(settings, partitions, stack, clock)
     watch_device(engine, health, metrics, events, dispatcher.outbox.fail)
     shadows = _make_shadows(settings, metrics, stack, clock)
-    following: list[Coroutine[Any, Any, None]] = [shadows.run()]
+    following: Loops = [shadows.run]
     if events is not None:
         for each, served in zip(models, dispatcher.served, strict=True):
             if each.loader is not None:
@@ -230,7 +230,7 @@ async def assemble(
         named = {each.name: each.settings.model.name for each in models if each.loader is not None}
         asked = {agent: name for agent, model in assigned.items() if (name := named.get(model)) is not None}
         holder = make_holder(settings, everyone, asked, partitions, events, metrics) if asked else None
-        following += [holder.run()] if holder is not None else []
+        following += [holder.run] if holder is not None else []
     serving = Serving(server.url, engine, metrics, topics)
     return Parts(serving, health, dispatcher, broker, source, publisher, following, events, depth, clock)
 

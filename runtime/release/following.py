@@ -1,6 +1,6 @@
 """Connects what follows the releases of one model."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from .staging import Stages
 from .start_models import StartedModel
 from .watcher import ReleaseWatcher
 
-Loops = list[Coroutine[Any, Any, None]]
+Loops = list[Callable[[], Coroutine[Any, Any, None]]]
 
 
 def follow_releases(
@@ -30,7 +30,7 @@ def follow_releases(
     events: ServingEvents,
     shadows: Shared,
 ) -> tuple[ReleaseWatcher, Loops]:
-    """Return the watcher of a model's releases, and the coroutines that run until the process stops.
+    """Return the watcher of a model's releases, and the coroutine functions that run until the process stops.
 
     `shadows`: what the versions that are only compared share.
     """
@@ -43,4 +43,4 @@ def follow_releases(
     candidates = CandidateWatcher(name, loader, slot, events, metrics, failed)
     watcher = ReleaseWatcher(settings, loader, slot, events, metrics, candidates, start=started.start)
     fall_back = FallBack(name, loader, slot, started.engine, watcher, events)
-    return watcher, [watcher.follow(), watcher.run_swaps(), candidates.run(), failed.run(), fall_back.run()]
+    return watcher, [watcher.follow, watcher.run_swaps, candidates.run, failed.run, fall_back.run]
