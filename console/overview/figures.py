@@ -23,6 +23,8 @@ _MAX_AGENTS: Final = 200
 """Names of agents come from records; those beyond it are left out."""
 _MAX_NAMES: Final = 300
 """Names that are counted in a slice: some come from records, too."""
+_UNREADABLE: Final = msgspec.MsgspecError, UnicodeDecodeError, RecursionError
+"""What another program's record causes; the last one by lists in lists."""
 
 
 class RecentCounts:
@@ -112,7 +114,7 @@ class AgentFigures:
         for record in records:
             try:
                 result = self._results.decode(record.value or b"")
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except _UNREADABLE:
                 continue
             at = record.timestamp / 1000
             self._add(result.agent, at, "answered")
@@ -131,7 +133,7 @@ class AgentFigures:
         for record in records:
             try:
                 found = self._feedback.decode(record.value or b"")
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except _UNREADABLE:
                 continue
             self._add(found.agent, record.timestamp / 1000, found.verdict)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from ...runtime.errors import MurmuraError
+from ...runtime.errors import MurmuraError, describe_origin
 from ...runtime.kafka.groupless_reader import PartitionsReader, open_reader
 from ...runtime.kafka.topics import fetch_partition_counts
 from ...runtime.observe.logs import get_logger, quiet_client
@@ -32,7 +32,7 @@ Take = Callable[[Sequence[ConsumerRecord]], None]
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A topic to follow. `take` gets the records of a partition in order, and must not raise."""
+    """A topic to follow. `take` gets the records of a partition in order; what it raises at is left out and logged."""
 
     topic: str
     take: Take
@@ -57,6 +57,8 @@ class Follower:
         """Unix time (s) of the last successful fetch."""
         self.unreadable = 0
         """Records that the client could not unpack."""
+        self.left_out = 0
+        """Records of batches at which a feed failed."""
         self.caught_up = asyncio.Event()
         """Set when what was there at the start has been read."""
         self._read = {topic: asyncio.Event() for topic in self._feeds}
@@ -155,11 +157,23 @@ class Follower:
     def _take(self, records: Sequence[ConsumerRecord]) -> None:
         begun = time.perf_counter()
         for feed in self._feeds[records[0].topic] if records else ():
-            feed.take(records)
+            self._hand_over(feed, records)
         self._spent_s += time.perf_counter() - begun
         if records:
             last = records[-1]
             self._positions[TopicPartition(last.topic, last.partition)] = last.offset + 1
+
+    def _hand_over(self, feed: Feed, records: Sequence[ConsumerRecord]) -> None:
+        """Give records to a feed. One that it fails at must not end the console, which would meet it again at its next start."""
+        try:
+            feed.take(records)
+        except Exception as error:  # noqa: BLE001  (whatever a stranger's record causes)
+            self.left_out += len(records)
+            offsets = [records[0].offset, records[-1].offset]
+            why = describe_origin(error)
+            log.error(
+                "records are left out", topic=feed.topic, partition=records[0].partition, offsets=offsets, why=why
+            )
 
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
         self.unreadable += 1

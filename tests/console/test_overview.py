@@ -9,6 +9,8 @@ from test_live import browse
 from murmura.console.overview.figures import AgentFigures, percentile_ms
 from murmura.console.overview.process_metrics import read_metrics
 from murmura.console.overview.screen import make_row
+from murmura.console.reading.follower import Feed, Follower
+from murmura.runtime.settings.settings import Settings
 
 NOW = 1_000_000.0
 
@@ -29,6 +31,27 @@ def test_figures_come_from_records_of_their_window_and_what_no_topic_says_is_unk
     assert (row.rate, row.withheld, row.corrections, row.verdicts, row.version) == (80 / 60, 0.25, 1, 2, "m 3")
     assert 7000 <= row.p95_ms <= 1.2 * 7000
     assert (row.lag, row.suspended, set(row.wrong)) == (None, None, {"p95"})
+
+
+def test_a_record_of_lists_in_lists_is_left_out():
+    figures, deep = AgentFigures(), b"[" * 5000 + b"]" * 5000
+    result_of_another = b'{"agent": "desk", "source": {"timestamp": 1}, "outputs": {"x": ' + deep + b"}}"
+    figures.take_results([SimpleNamespace(timestamp=1, value=result_of_another)])
+    figures.take_feedback(
+        [SimpleNamespace(timestamp=1, value=b'{"agent": "desk", "verdict": "up", "value": ' + deep + b"}")]
+    )
+    assert figures.agents == []
+
+
+def test_a_feed_that_fails_at_records_stops_neither_the_others_nor_the_console():
+    taken = []
+
+    def fail(records):
+        raise KeyError("x")
+
+    follower = Follower(Settings().kafka, [Feed("t", fail, 9), Feed("t", taken.extend, 9)])
+    follower._take([SimpleNamespace(topic="t", partition=0, offset=offset) for offset in (3, 4)])
+    assert ([each.offset for each in taken], follower.left_out) == ([3, 4], 2)
 
 
 def test_lag_and_suspension_are_those_of_all_processes_that_answer():
