@@ -14,6 +14,7 @@ from .dead_letters.job import Redrives
 from .dead_letters.screen import DeadLetterScreen
 from .experiments.index import ExperimentIndex
 from .experiments.screen import ExperimentScreen
+from .live.drawn import MOST_DRAWN, DrawnAnswers
 from .live.index import MOST_RESULTS, LiveIndex
 from .live.screen import LiveScreen
 from .live.texts import RequestTexts
@@ -50,7 +51,8 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     """Return the console; nothing is read before its work runs. `own`: agents beside the installed, as `module:attribute`."""
     kept = settings.console.kept_records, settings.console.kept_bytes
     known = find_known_agents(settings, own)
-    letters, figures, versions, live = DeadLetterIndex(*kept), AgentFigures(), VersionIndex(), LiveIndex()
+    letters, figures, versions, drawn = DeadLetterIndex(*kept), AgentFigures(), VersionIndex(), DrawnAnswers()
+    live = LiveIndex(drawn=drawn)
     experiments, experiments_topic = ExperimentIndex(), f"{settings.prefix}.experiments"
     outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
     feeds = [
@@ -60,6 +62,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
         *(Feed(topic, live.take, MOST_RESULTS) for topic in sorted(outputs)),
         Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
+        Feed(f"{settings.prefix}.reviews", drawn.take, MOST_DRAWN),
         Feed(experiments_topic, experiments.take, kept[0]),
         Feed(f"{settings.prefix}.events", versions.take_events, MOST_EVENTS),
         Feed(f"{settings.prefix}.training", versions.take_training, kept[0]),

@@ -43,5 +43,6 @@ def correct(
     if known is None or task not in result.outputs:
         raise Refused(HTTPStatus.CONFLICT, "The model whose labels the console has knows no such task.")
     item = make_item(result, request, known)
-    if not reviews.queue.ask_for(item, reviews.judges_of(item), holder, person, now):
-        raise Refused(HTTPStatus.CONFLICT, "You have judged this answer, or the review queue is full. Undo is there.")
+    why_not = reviews.queue.ask_for(item, reviews.judges_of(item), holder, person, now)
+    if why_not is not None:
+        raise Refused(HTTPStatus.CONFLICT, why_not)

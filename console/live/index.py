@@ -1,7 +1,7 @@
 """The newest results, bounded in number and bytes, and how many pass a second. Pure."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal
@@ -103,8 +103,13 @@ class LiveFilters:
     least: float | None = None
     most: float | None = None
 
-    def has(self, result: LiveResult) -> bool:
-        if self.agent not in {"", result.agent} or self.version not in {"", result.version}:
+    def has(self, result: LiveResult, *, is_blind: bool = False) -> bool:
+        """Return whether a result is selected. `is_blind`: nothing may be found out of its answers and version."""
+        if self.agent not in {"", result.agent}:
+            return False
+        if is_blind:
+            return self == LiveFilters(self.agent)
+        if self.version not in {"", result.version}:
             return False
         if not self.label and self.least is None and self.most is None:
             return True
@@ -121,9 +126,12 @@ class LiveFilters:
 
 
 class LiveIndex:
-    """Takes the records of the topics of results, each in order."""
+    """Takes the records of the topics of results, each in order. `drawn`: ids of the predictions that are judged blind."""
 
-    def __init__(self, most: int = MOST_RESULTS, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, most: int = MOST_RESULTS, most_bytes: int = MOST_BYTES, drawn: Container[str] = frozenset()
+    ) -> None:
+        self.drawn = drawn
         self._results: BoundedIndex[str, LiveResult] = BoundedIndex(most, most_bytes)
         self._number = 0
         self._by_second: dict[int, int] = {}
@@ -168,7 +176,8 @@ class LiveIndex:
 
     def find(self, filters: LiveFilters, most: int, until: int | None = None) -> list[LiveResult]:
         """Return the newest ones that a filter has, of those up to number `until`."""
-        return list(islice((each for each in self._newest(until) if filters.has(each)), most))
+        found = (each for each in self._newest(until) if filters.has(each, is_blind=each.prediction_id in self.drawn))
+        return list(islice(found, most))
 
     def _newest(self, until: int | None) -> Iterator[LiveResult]:
         return (each for each in self._results.newest() if until is None or each.number <= until)

@@ -66,6 +66,7 @@ class LiveScreen:
             filters=filters,
             results=results,
             texts=texts,
+            drawn=self._index.drawn,
             characters=SHOWN_CHARACTERS,
             is_gone=self._texts.is_gone,
             mark=mark_spans,
@@ -100,6 +101,11 @@ class LiveScreen:
             )
         if result is None:
             raise Refused(HTTPStatus.NOT_FOUND, "This answer is not among the latest any more.")
+        if name in self._index.drawn:
+            raise Refused(
+                HTTPStatus.CONFLICT,
+                "This answer was drawn at random, to be judged by somebody who has not seen it: it comes in the review queue.",
+            )
         found = await self._texts.fetch(result.source)
         if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, "The text of this answer is not on the broker any more.")

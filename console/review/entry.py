@@ -52,6 +52,11 @@ class Entry:
         taken = len(self.given) + sum(each != holder for each in self.leases)
         return self.skips < LEAST_SKIPS and taken < self.needed and self.judged_by(person) is None
 
+    def is_held_by_others(self, holder: str, now: float) -> bool:
+        """Return whether as many other browsers hold it as people are needed."""
+        self.drop_leases(now)
+        return sum(each != holder for each in self.leases) >= self.needed
+
     @property
     def is_settled(self) -> bool:
         """Whether all that was said of it has been acknowledged."""

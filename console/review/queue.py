@@ -71,6 +71,8 @@ class ReviewQueue:
         """Take in an item. `judges`: feedback ids and authors of verdicts from elsewhere, or from here before a restart."""
         if (known := self._entries.get(item.key)) is not None:
             known.kept = True  # read again after a rebalance
+            if item.is_blind and not known.given:
+                known.item = item  # asked about for another reason, too
             return
         self._left.pop(item.key, None)
         self._numbers += 1
@@ -191,14 +193,18 @@ class ReviewQueue:
         on_screen = self._held[holder][0] == key and holder in entry.leases
         return on_screen or entry.is_free_for(person, holder, now)
 
-    def ask_for(self, item: ReviewItem, judges: Mapping[str, str], holder: str, person: str, now: float) -> bool:
-        """Take in an answer that a person chose, and put it before the browser. False where the person has judged it, or there is no room."""
+    def ask_for(self, item: ReviewItem, judges: Mapping[str, str], holder: str, person: str, now: float) -> str | None:
+        """Take in an answer that a person chose, and put it before the browser. Returns why not, None where it was."""
         entry = self._entries.get(item.key)
-        if (entry is None and not self.room) or (entry is not None and entry.judged_by(person) is not None):
-            return False
+        if entry is None and not self.room:
+            return "The review queue is full: judge some of its texts first."
+        if entry is not None and entry.judged_by(person) is not None:
+            return "You have judged this answer. The review queue can undo it for ten minutes."
+        if entry is not None and entry.is_held_by_others(holder, now):
+            return "Somebody else, or another browser of yours, holds this answer in the review queue, for ten minutes at most."
         self.add(item, judges, now)
         self._put_before(holder, item.key, now)
-        return True
+        return None
 
     def _put_before(self, holder: str, key: str, now: float) -> None:
         """Lease an item to a browser as the one on its screen. Another browser of the person may have finished what it held."""

@@ -11,6 +11,7 @@ from review_items import make_task
 from murmura.agents.classification import agent as classification
 from murmura.console.experiments.index import ExperimentIndex
 from murmura.console.experiments.screen import ExperimentScreen
+from murmura.console.live.drawn import DrawnAnswers
 from murmura.console.live.index import LiveIndex
 from murmura.console.live.screen import LiveScreen
 from murmura.console.live.texts import RequestTexts
@@ -105,7 +106,8 @@ class ByHand:
 
     def __init__(self, texts: list[str] | None = None, **sections: Any) -> None:
         settings = self.settings = Settings(**sections)
-        self.live, self.figures, self.versions = LiveIndex(), AgentFigures(), VersionIndex()
+        self.drawn = DrawnAnswers()
+        self.live, self.figures, self.versions = LiveIndex(drawn=self.drawn), AgentFigures(), VersionIndex()
         self.experiments = ExperimentIndex()
         self.requests = Requests(texts or [])
         self.queue = ReviewQueue(0.0)

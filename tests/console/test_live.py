@@ -1,7 +1,9 @@
 """The live flow: which answers are shown, how texts are marked, when it stands still, and correcting an answer."""
 
 import asyncio
+import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from screens_by_hand import ByHand, result
@@ -9,6 +11,7 @@ from starlette.testclient import TestClient
 
 from murmura.console.live import screen as live_screen
 from murmura.console.live.answers import Answer, Marked, Scored, mark_spans, read_answers
+from murmura.console.live.drawn import DrawnAnswers
 from murmura.console.live.index import LiveFilters, LiveIndex
 from murmura.console.review.item import item_key
 
@@ -23,6 +26,21 @@ def browse(made: ByHand) -> TestClient:
         headers={"sec-fetch-site": "same-origin"},
         follow_redirects=False,
     )
+
+
+def review_drawn_of(number: int) -> SimpleNamespace:
+    """A record that asks about an answer that was drawn at random."""
+    review = {
+        "prediction_id": f"{number:032x}",
+        "agent": "desk",
+        "task": "intent",
+        "why": "random",
+        "model": {"name": "desk", "version": 2},
+        "source": {"topic": "in", "partition": 0, "offset": 0, "timestamp": 1},
+        "sampling_rate": 0.1,
+        "at": "2026-01-02T00:00:00Z",
+    }
+    return SimpleNamespace(value=json.dumps(review).encode())
 
 
 def test_answers_of_every_form_are_read_and_those_of_strangers_have_no_labels():
@@ -150,3 +168,28 @@ def test_an_answer_that_somebody_corrects_is_the_first_on_that_persons_screen(ot
     assert (feedback.prediction_id, feedback.value, feedback.source.offset) == (form["prediction_id"], "loan", 0)
     assert browser.post("/live/correct", data=form).status_code == 409
     assert browser.post("/live/correct", data=form | {"prediction_id": "x"}).status_code == 404
+
+
+def test_an_answer_that_was_drawn_at_random_is_neither_shown_nor_found_nor_corrected():
+    made = ByHand(["to Rome"])
+    spans = {"slots": {"kind": "tagging", "spans": [{"label": "city", "start": 3, "end": 7}]}}
+    made.take(result(0, int(time.time() * 1000), {"intent": {"label": "refund", "score": 0.9}} | spans))
+    browser = browse(made)
+    assert "<mark>Rome" in browser.get("/live?label=refund").text
+    made.drawn.take([review_drawn_of(0), SimpleNamespace(value=b"{")])
+    page = browser.get("/live?agent=desk").text
+    rows = page[page.index("<tbody>") : page.index("</tbody>")]
+    assert "to Rome" in rows
+    for hidden in ("refund", "0.90", "<mark>", "desk 2", "/live/correct"):
+        assert hidden not in rows
+    for field in ("label=refund", "version=desk+2", "least=0.5", "most=1"):
+        assert "<tbody>" not in browser.get(f"/live?{field}").text
+    form = {"prediction_id": f"{0:032x}", "task": "intent"}
+    assert browser.post("/live/correct", data=form).status_code == 409
+    assert made.queue.counts(0.0).open == 0
+
+
+def test_the_drawn_answers_that_are_remembered_are_bounded():
+    drawn = DrawnAnswers(most=2)
+    drawn.take([review_drawn_of(number) for number in range(3)])
+    assert [f"{number:032x}" in drawn for number in range(3)] == [False, True, True]

@@ -11,6 +11,7 @@ from murmura.console.review.item import ReviewItem
 from murmura.console.review.known_verdicts import KnownVerdicts
 from murmura.console.review.queue import LEASE_S, SECOND_BY_S, UNDO_DEPTH, UNDO_S, ReviewQueue
 from murmura.schemas.feedback import Verdict
+from murmura.schemas.review import ReviewReason
 
 
 def queue_of(count: int, overlap: float = 0.0) -> tuple[ReviewQueue, list[ReviewItem]]:
@@ -34,6 +35,25 @@ def test_a_browser_holds_the_item_on_the_screen_and_the_next_one() -> None:
     judge(queue, items[0], "ann")
     assert queue.hold("a", "ann", 1.0) == [items[1], items[4]]
     assert queue.hold("c", "cid", 1.0) == []
+
+
+def test_an_item_that_is_drawn_at_random_too_becomes_blind_unless_it_was_judged() -> None:
+    queue, items = queue_of(2)
+    queue.hold("a", "ann", 0.0)
+    judge(queue, items[1], "bob")
+    for number in range(2):
+        queue.add(make_item(number, why=ReviewReason.RANDOM))
+    assert [queue.find(item.key).is_blind for item in items] == [True, False]
+
+
+def test_an_answer_that_somebody_chose_is_not_put_before_two_people() -> None:
+    queue, (item,) = queue_of(1)
+    queue.hold("a", "ann", 0.0)
+    assert "holds this answer" in queue.ask_for(item, {}, "b", "bob", 1.0)
+    assert queue.ask_for(item, {}, "a", "ann", 1.0) is None
+    assert queue.ask_for(item, {}, "b", "bob", 1.0 + LEASE_S) is None
+    judge(queue, item, "bob")
+    assert "You have judged" in queue.ask_for(item, {}, "b", "bob", 2.0 + LEASE_S)
 
 
 def test_a_lease_ends_after_ten_minutes() -> None:
