@@ -2,6 +2,7 @@
 
 MurmuraError
 ├── SetupError            invalid settings, broker, topics, model or device before the start; one line, exit code 2
+│   ├── OutcomeUnknown    a release was sent, and whether it holds was not found out
 │   └── ModelRefused      a missing, damaged or untrusted model folder; `reason` is a short code
 │       └── VersionRefused  a version of a model store
 ├── RecordError           one record cannot be answered; becomes a dead letter with `reason`
@@ -50,6 +51,10 @@ class MurmuraError(Exception):
 
 class SetupError(MurmuraError):
     """Raised before the start. The message is one line: what is wrong, what was found, what to do."""
+
+
+class OutcomeUnknown(SetupError):
+    """A release was sent, and whether it holds was not found out: look before you try again."""
 
 
 class ModelRefused(SetupError):

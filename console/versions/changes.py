@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from ...runtime.errors import MurmuraError, SetupError
+from ...runtime.errors import MurmuraError, OutcomeUnknown, SetupError
 from ...runtime.observe.logs import get_logger
 from ...runtime.release.changes import Change, make_release, make_rollback, make_stop, open_store, publish_next
 from ...runtime.settings.settings import Settings
 from ...schemas.manifest import ModelManifest
 from ...schemas.release import ReleaseState
 from ..web.people import Refused
+from .daemon import run_in_daemon
 
 log = get_logger(__name__)
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 _STORE_S: Final = 10.0
 """Time limit for a look into the model store."""
+_MOST_LOOKS: Final = 4
+"""Looks at a time: those into a store that hangs go on, each in its thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class ReleaseChanges:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._looks = 0
 
     def has_store(self, name: str) -> bool:
         return bool(self._settings.for_model(name).model.store)
@@ -71,21 +75,38 @@ class ReleaseChanges:
     async def _publish(self, name: str, make: Callable[[], Change], confirmed: Confirmed) -> ReleaseState:
         try:
             change = await self._look(make)
-            before, new = await publish_next(self._settings, name, _unless_changed(change, name, confirmed.generation))
+            _, state = await publish_next(
+                self._settings,
+                name,
+                _unless_changed(change, name, confirmed.generation),
+                on_lost_event=lambda: log.warning("the event of a release was not taken", name=name),
+                patience_s=_STORE_S,
+            )
+        except OutcomeUnknown as error:
+            raise Refused(HTTPStatus.GATEWAY_TIMEOUT, f"Look at the history before you try again: {error}.") from None
         except MurmuraError as error:
             raise Refused(HTTPStatus.CONFLICT, f"Nothing was changed: {error}.") from None
-        state = new or before
-        assert state is not None, "a model without a release has none to keep"
+        if state is None:
+            raise Refused(HTTPStatus.CONFLICT, "Nothing was changed: this version is the current one already.")
         log.info("release", name=name, version=state.current.version, generation=state.generation, by=confirmed.by)
         return state
 
-    @staticmethod
-    async def _look(read: Callable[[], T]) -> T:
+    async def _look(self, read: Callable[[], T]) -> T:
+        if self._looks >= _MOST_LOOKS:
+            raise SetupError(f"the model store has not answered {_MOST_LOOKS} looks so far")
+        self._looks += 1
+        looking = run_in_daemon(read)
+        looking.add_done_callback(self._note_looked)
         try:
             async with asyncio.timeout(_STORE_S):
-                return await asyncio.to_thread(read)
+                return await asyncio.shield(looking)
         except TimeoutError:
             raise SetupError(f"the model store did not answer within {_STORE_S:g} s") from None
+
+    def _note_looked(self, looking: asyncio.Future[Any]) -> None:
+        self._looks -= 1
+        if not looking.cancelled():
+            looking.exception()  # nobody may wait for it any more
 
 
 def _now() -> datetime:

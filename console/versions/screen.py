@@ -20,7 +20,7 @@ from ..overview.process_metrics import MetricsReader
 from ..reading.follower import Follower
 from ..web.pages import Pages
 from ..web.people import Refused, Role
-from ..web.screens import Screen, do, go_to, person_of, show
+from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from .changes import Confirmed, ReleaseChanges
 from .index import VersionIndex
 
@@ -78,7 +78,8 @@ class VersionScreen:
 
     async def _show(self, request: Request, name: str) -> Response:
         now, state, metrics = time.time(), self._index.states.get(name), self._metrics.latest
-        versions, trouble = await self._list_versions(name)
+        # What is renewed every few seconds does not list them.
+        versions, trouble = ((), None) if is_htmx(request) else await self._list_versions(name)
         current = state.current.version if state else None
         return self._pages.render(
             request,

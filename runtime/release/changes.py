@@ -98,16 +98,25 @@ def _check_unchanged(store: ModelStore, state: ReleaseState) -> None:
 
 
 async def publish_next(
-    settings: Settings, name: str, change: Change, *, on_lost_event: Callable[[], None] = lambda: None
+    settings: Settings,
+    name: str,
+    change: Change,
+    *,
+    on_lost_event: Callable[[], None] = lambda: None,
+    patience_s: float | None = None,
 ) -> tuple[ReleaseState | None, ReleaseState | None]:
-    """Publish the state that `change` returns for the newest one; returns both. Raises SetupError.
+    """Publish the state that `change` returns for the newest one; returns both. Raises SetupError, also where `change` takes
+    longer than `patience_s`: then nothing is published.
 
     A step of an experiment is an event in `murmura.events` too; `on_lost_event` is called where the broker has not taken it.
     """
     topic = releases_topic(settings)
     before = (await read_states(settings.kafka, topic)).get(name)
     try:
-        new = await asyncio.to_thread(change, before)
+        async with asyncio.timeout(patience_s):
+            new = await asyncio.to_thread(change, before)
+    except TimeoutError:
+        raise SetupError(f"the model store did not answer within {patience_s:g} s") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

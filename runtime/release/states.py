@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NamedTuple
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError
 from pydantic import ValidationError
 
 from ...schemas.release import ReleaseState
-from ..errors import SetupError
+from ..errors import OutcomeUnknown, SetupError
 from ..kafka.groupless_reader import open_reader
 from ..kafka.producer import producer_factory
 from ..kafka.unreadable import read_next
@@ -94,23 +94,37 @@ async def publish_state(
 ) -> None:
     """Publish a state that builds on the topic's newest one, and return when it is the valid one.
 
-    Raises SetupError when it does not build on the newest, or when another state was first: then nothing has changed.
+    Raises SetupError when it does not build on the newest, or when another state was first: then nothing has changed; its
+    kind OutcomeUnknown when the broker was lost, or the time was over, after it was sent.
     """
-    async with within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
-        known = ReleaseLog()
-        await read_to_end(consumer, known)
-        _check_builds_on(known.states.get(state.name), state)
-        sender = producer_factory(kafka, producer or ProducerSettings())()
-        await sender.start()
-        try:
-            await sender.send_and_wait(topic, *_record(state))
+    known, is_sent = ReleaseLog(), False
+    try:
+        async with within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
             await read_to_end(consumer, known)
-            await _restore_winner(sender, consumer, topic, known, state.name)
-        finally:
-            await sender.stop()
-        winner = known.states.get(state.name)
-        if winner != state:
-            raise _conflict_error(state, winner)
+            _check_builds_on(known.states.get(state.name), state)
+            sender = producer_factory(kafka, producer or ProducerSettings())()
+            await sender.start()
+            try:
+                is_sent = True
+                await sender.send_and_wait(topic, *_record(state))
+                await read_to_end(consumer, known)
+                await _restore_winner(sender, consumer, topic, known, state.name)
+            finally:
+                await sender.stop()
+    except SetupError as error:
+        if not is_sent or _is_refusal(error.__cause__):
+            raise
+        raise OutcomeUnknown(
+            f"whether generation {state.generation} of {state.name} was released is not known: {error}"
+        ) from error
+    winner = known.states.get(state.name)
+    if winner != state:
+        raise _conflict_error(state, winner)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Return whether the broker has answered that it takes no such record."""
+    return isinstance(error, BrokerResponseError) and not error.retriable
 
 
 def _check_builds_on(newest: ReleaseState | None, state: ReleaseState) -> None:

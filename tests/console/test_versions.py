@@ -4,10 +4,13 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from screens_by_hand import ByHand
+from structlog.testing import capture_logs
 from test_live import browse
 from tiny_model import TASKS, write_tiny_model
 
@@ -16,7 +19,9 @@ from murmura.console.versions import changes as console_changes
 from murmura.console.versions.changes import ReleaseChanges
 from murmura.console.versions.index import MOST_EVENTS, MOST_MODELS, VersionIndex
 from murmura.console.versions.labels import ReleasedLabels
+from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.release import states as release_states
 from murmura.runtime.release.changes import publish_next
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import Settings
@@ -113,6 +118,25 @@ def test_what_runs_beside_the_current_version_is_shown_and_stopped(make_desk):
     assert "candidate 1 stopped" in page
 
 
+def test_a_version_that_is_current_is_not_released_again_in_silence(make_desk):
+    browser = browse(make_desk())
+    form = {"version": "1", "generation": "0", "why": "new"}
+    assert browser.post("/versions/desk/release", data=form).status_code == 303
+    assert "is the current one already" in browser.post("/versions/desk/release", data=form | {"generation": "1"}).text
+
+
+def test_who_releases_is_not_told_that_nothing_changed_where_that_is_not_known(make_desk, monkeypatch):
+    async def lose_the_broker(*_):
+        raise KafkaConnectionError("gone")
+
+    monkeypatch.setattr(release_states, "_restore_winner", lose_the_broker)
+    made = make_desk()
+    answer = browse(made).post("/versions/desk/release", data={"version": "1", "generation": "0", "why": "new"})
+    assert (answer.status_code, "Nothing was changed" in answer.text) == (504, False)
+    assert "Look at the history" in answer.text
+    assert asyncio.run(release_states.read_states(made.settings.kafka, "murmura.models"))["desk"].current.version == 1
+
+
 def test_who_may_only_read_changes_no_release(make_desk):
     reader = browse(make_desk(read_only=True))
     assert reader.get("/versions/desk/release?version=1").status_code == 403
@@ -130,6 +154,31 @@ def test_a_store_that_hangs_is_not_waited_for(make_desk, monkeypatch):
     assert "did not answer within 0.05 s" in browse(make_desk()).get("/versions").text
 
 
+def test_what_is_renewed_every_few_seconds_does_not_look_into_the_store(make_desk, monkeypatch):
+    opened, open_store = [], console_changes.open_store
+    monkeypatch.setattr(console_changes, "open_store", lambda *of: opened.append(of) or open_store(*of))
+    browser = browse(make_desk())
+    assert browser.get("/versions", headers={"hx-request": "true"}).status_code == 200
+    assert opened == []
+    assert "<option>2</option>" in browser.get("/versions").text
+
+
+async def test_looks_into_a_store_that_hangs_are_bounded_and_take_up_no_worker(monkeypatch):
+    store = Event()
+    monkeypatch.setattr(console_changes, "_STORE_S", 0.01)
+    monkeypatch.setattr(console_changes, "open_store", lambda *_: store.wait(5))
+    changes = ReleaseChanges(Settings())
+    for _ in range(console_changes._MOST_LOOKS):
+        with pytest.raises(SetupError, match="did not answer"):
+            await changes.versions("desk")
+    with pytest.raises(SetupError, match="has not answered 4 looks"):
+        await changes.versions("desk")
+    store.set()
+    async with asyncio.timeout(5):
+        while changes._looks:
+            await asyncio.sleep(0.01)
+
+
 async def test_reviews_take_the_labels_of_the_released_version_and_wait_for_them(tmp_path):
     write_tiny_model(tmp_path / "m", TASKS[:1], name="desk")
     ModelStore(tmp_path / "store").push(tmp_path / "m")
@@ -138,8 +187,10 @@ async def test_reviews_take_the_labels_of_the_released_version_and_wait_for_them
     assert reviews is not None
     labels = ReleasedLabels(reviews, index, ReleaseChanges(settings))
     index.note_release(state(7))  # the store has it not: it is asked again
-    await labels.look()
-    assert not reviews.labelled.is_set()
+    with capture_logs() as logs:
+        await labels.look()
+        await labels.look()
+    assert (reviews.labelled.is_set(), len(logs)) == (False, 1)
     index.note_release(state(1, state(7)))
     await labels.look()
     assert reviews.labelled.is_set()
