@@ -157,19 +157,20 @@ class LiveIndex:
             found = _read_value(record.value or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if max(len(found.prediction_id), len(found.request_id), len(found.agent)) > _NAME_CHARACTERS:
+        names = found.prediction_id, found.request_id, found.agent, found.model.name
+        if max(map(len, names)) > _NAME_CHARACTERS:
             return None
         self._number += 1
         second = record.timestamp // 1000
         self._by_second[second] = self._by_second.get(second, 0) + 1
         if len(self._by_second) > 4 * RATE_S:
-            del self._by_second[min(self._by_second)]
+            del self._by_second[next(iter(self._by_second))]
         return LiveResult(self._number, found, record.timestamp / 1000)
 
     def rate(self, now: float) -> float:
         """Return the results a second of the last 10 s, by the times of the log."""
-        first = int(now) - RATE_S
-        return sum(count for second, count in self._by_second.items() if second >= first) / RATE_S
+        seconds = range(int(now) - RATE_S, int(now) + 2)  # beyond it a producer's clock is wrong
+        return sum(count for second, count in self._by_second.items() if second in seconds) / RATE_S
 
     def get(self, prediction_id: str) -> LiveResult | None:
         return self._results.get(prediction_id)

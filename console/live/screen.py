@@ -13,7 +13,7 @@ from ..reading.follower import Follower
 from ..review.live import LiveReviews
 from ..review.screen import PATH as REVIEWS
 from ..review.screen import find_seat, set_seat
-from ..web.pages import Pages
+from ..web.pages import Pages, format_utc
 from ..web.people import Refused, Role
 from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from .answers import mark_spans
@@ -70,6 +70,7 @@ class LiveScreen:
             characters=SHOWN_CHARACTERS,
             is_gone=self._texts.is_gone,
             mark=mark_spans,
+            today=format_utc(time.time())[:10],
             agents=agents,
             versions=versions,
             labels=labels,

@@ -68,5 +68,8 @@ def _write_hidden(hide: Callable[[str], str], text: str, most: int = SHOWN_CHARA
 
 
 def format_utc(seconds: float) -> str:
-    """Return a Unix time (s) as people read it, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """Return a Unix time (s) as people read it, to the second; a program may have written one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "no possible time"

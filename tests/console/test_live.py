@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -70,7 +71,8 @@ def test_answers_of_every_form_are_read_and_those_of_strangers_have_no_labels():
 
 def test_spans_are_marked_in_code_points_and_one_behind_the_shown_text_is_not():
     answer = Answer("d", (), spans=((2, 6, "city"), (90, 95, "day")))
-    assert mark_spans("😀 Rome!", [answer]) == [Marked("😀 "), Marked("Rome", "city"), Marked("!")]
+    assert mark_spans("😀 Rome!", [answer], 100) == [Marked("😀 "), Marked("Rome", "city"), Marked("!")]
+    assert mark_spans("😀 Ro… (4 more characters)", [answer], 4) == [Marked("😀 Ro… (4 more characters)")]
 
 
 def test_a_filter_is_about_one_answer_and_the_newest_come_first():
@@ -96,6 +98,21 @@ def test_the_index_is_bounded_and_leaves_out_what_is_no_result():
     index.take([*(result(number, NOW * 1000) for number in range(5)), broken])
     assert [each.source.offset for each in index.find(LiveFilters(), 10)] == [4, 3, 2]
     assert (index.rate(NOW + 1), index.rate(NOW + 60)) == (0.5, 0)
+
+
+def test_times_and_names_that_no_program_of_ours_writes_do_not_break_the_page():
+    made, now = ByHand(["text"] * 50), int(time.time() * 1000)
+    made.take(
+        *(result(number, (now + 3_600_000 + 1000 * number) * 1_000_000) for number in range(45))
+    )  # in nanoseconds
+    made.take(result(45, now, {"t" * 900: {"label": "l" * 90_000}}, status="s" * 9000), result(46, now - 86_400_000))
+    page = browse(made).get("/live")
+    assert page.status_code == 200
+    assert "no possible time" in page.text
+    assert f"{datetime.fromtimestamp(now / 1000 - 86_400, UTC):%Y-%m-%d}" in page.text
+    assert "Paused" not in page.text
+    assert len(page.text) < 60_000
+    assert made.live.rate(now / 1000) == 0.1
 
 
 async def test_the_answers_to_one_request_are_waited_for():
