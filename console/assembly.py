@@ -81,7 +81,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, changes, follower, pages).screen(),
         ExperimentScreen(experiments, versions, experiments_topic, follower, pages).screen(),
-        TryScreen(Asking(settings, known, live), pages).screen(),
+        TryScreen(Asking(settings, known, live), follower, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
     closing: list[Callable[[], Awaitable[None]]] = []

@@ -49,6 +49,8 @@ class Asking:
         agents = [each for each in known if isinstance(each, Agent) and each.output and each.topics]
         self.topics: Mapping[str, str] = {each.name: each.topics[0] for each in agents}
         """By agent: the topic that a text is sent to."""
+        self.outputs = frozenset(each.output for each in agents if each.output)
+        """The topics that the results come from."""
         self._readers = {
             topic: [each.name for each in agents if topic in each.topics] for topic in self.topics.values()
         }

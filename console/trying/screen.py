@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..live.answers import mark_spans
+from ..reading.follower import Follower
 from ..web.pages import Pages
 from ..web.people import Refused, Role
 from ..web.screens import Screen, do, person_of, show
@@ -19,8 +20,8 @@ TEXT_CHARACTERS: Final = 4_000
 class TryScreen:
     """A text goes the way of all requests, so what answers it is what answers everybody."""
 
-    def __init__(self, asking: Asking, pages: Pages) -> None:
-        self._asking, self._pages = asking, pages
+    def __init__(self, asking: Asking, follower: Follower, pages: Pages) -> None:
+        self._asking, self._follower, self._pages = asking, follower, pages
 
     def screen(self) -> Screen:
         return Screen("Try it", PATH, "t", [show(PATH, self.show), do(PATH, self.ask, role=Role.OPERATOR)])
@@ -49,4 +50,9 @@ class TryScreen:
             mark=mark_spans,
             wait_s=WAIT_S,
             may=person_of(request).may("operator"),
+            unseen=sorted(self._follower.missing & self._asking.outputs),
+            reading=not self._follower.caught_up.is_set(),
+            missing=False,
+            topic="",
+            trouble=self._follower.trouble,
         )

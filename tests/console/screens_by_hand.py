@@ -113,7 +113,7 @@ class ByHand:
         self.queue = ReviewQueue(0.0)
         self.metrics = MetricsReader(())
         self.reviews = SimpleNamespace(queue=self.queue, tasks={"intent": make_task()}, judges_of=lambda item: {})
-        follower = Follower(settings.kafka, [])
+        follower = self.follower = Follower(settings.kafka, [])
         self.asking = Asking(settings, [replace(classification, name="desk", topics=("in",), output="out")], self.live)
         follower.caught_up.set()
         screens: list = []
@@ -122,7 +122,7 @@ class ByHand:
             ReviewScreen(ReviewDesk(self.queue), pages, Facts).screen(),
             OverviewScreen(settings, [], self.figures, self.metrics, follower, pages).screen(),
             LiveScreen(self.live, RequestTexts(self.requests), self.reviews, follower, pages).screen(),
-            TryScreen(self.asking, pages).screen(),
+            TryScreen(self.asking, follower, pages).screen(),
             VersionScreen(
                 settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
             ).screen(),

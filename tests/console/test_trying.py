@@ -41,6 +41,14 @@ async def test_an_agent_that_does_not_answer_is_named(monkeypatch):
         await made.asking.ask("other", "to Rome")
 
 
+def test_it_is_said_why_no_answer_can_be_seen():
+    made = ByHand()
+    made.follower.trouble, made.follower.missing = "the broker is away", frozenset(["out", "other"])
+    page = browse(made).get("/try").text
+    assert "the broker is away" in page
+    assert "Results in <bdi>out</bdi> are not seen here" in page
+
+
 def test_a_text_is_shown_with_its_answers_and_only_an_operator_sends(monkeypatch):
     made = ByHand()
 
