@@ -81,6 +81,17 @@
     }
   });
 
+  // What is renewed every few seconds stays as it is where the answer lacks it, as that of an error does, and while the second
+  // key of two is awaited, which is of what is on the screen.
+  const away = document.getElementById("away");
+  document.addEventListener("htmx:before:swap", (event) => {
+    const main = event.detail.tasks.find((each) => each.type === "main");
+    const isThere = Boolean(main && main.fragment.querySelector("*"));
+    away.hidden = isThere;
+    if (!isThere || (first && performance.now() - firstAt < WAIT_MS)) event.preventDefault();
+  });
+  document.addEventListener("htmx:error", () => { away.hidden = false; });
+
   const button = document.getElementById("show-keys");
   button.hidden = false;
   button.addEventListener("click", showHelp);
