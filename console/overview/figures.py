@@ -4,8 +4,9 @@ A window of time is kept in slices, so memory does not grow with the number of r
 """
 
 import math
+import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -86,9 +87,10 @@ class _Feedback(msgspec.Struct):
 
 
 class AgentFigures:
-    """The figures of all agents. Times of records are those of the log (ms)."""
+    """The figures of all agents. Times of records are those of the log (ms); one that is ahead of the clock counts as now."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._counts: dict[str, RecentCounts] = {}
         self._versions: dict[str, str] = {}
         self._results, self._feedback = msgspec.json.Decoder(_Result), msgspec.json.Decoder(_Feedback)
@@ -116,7 +118,7 @@ class AgentFigures:
                 result = self._results.decode(record.value or b"")
             except _UNREADABLE:
                 continue
-            at = record.timestamp / 1000
+            at = self._time_of(record)
             self._add(result.agent, at, "answered")
             self._add(result.agent, at, _time_class(record.timestamp - result.source.timestamp))
             if any(isinstance(each, dict) and each.get("abstained") for each in result.outputs.values()):
@@ -135,12 +137,15 @@ class AgentFigures:
                 found = self._feedback.decode(record.value or b"")
             except _UNREADABLE:
                 continue
-            self._add(found.agent, record.timestamp / 1000, found.verdict)
+            self._add(found.agent, self._time_of(record), found.verdict)
 
     def take_dead_letters(self, records: Sequence[Record]) -> None:
         for record in records:
             if (fields := read_letter(record)) is not None and fields.agent is not None:
-                self._add(fields.agent, record.timestamp / 1000, "dead_letter")
+                self._add(fields.agent, self._time_of(record), "dead_letter")
+
+    def _time_of(self, record: Record) -> float:
+        return min(record.timestamp / 1000, self._clock())
 
     def _add(self, agent: str, at: float, name: Hashable) -> None:
         if agent not in self._counts and len(self._counts) >= _MAX_AGENTS:

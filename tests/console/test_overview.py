@@ -33,6 +33,13 @@ def test_figures_come_from_records_of_their_window_and_what_no_topic_says_is_unk
     assert (row.lag, row.suspended, set(row.wrong)) == (None, None, {"p95"})
 
 
+def test_records_of_a_producer_whose_clock_is_ahead_do_not_displace_the_others():
+    figures = AgentFigures(clock=lambda: NOW)
+    figures.take_results([result(1, 100), *(result(-3600 - 10 * number, 100) for number in range(400)), result(1, 100)])
+    assert figures.counts("desk", NOW, 60)["answered"] == 402
+    assert figures.counts("desk", NOW + 3600, 60)["answered"] == 0
+
+
 def test_a_record_of_lists_in_lists_is_left_out():
     figures, deep = AgentFigures(), b"[" * 5000 + b"]" * 5000
     result_of_another = b'{"agent": "desk", "source": {"timestamp": 1}, "outputs": {"x": ' + deep + b"}}"
