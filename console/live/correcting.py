@@ -2,9 +2,14 @@
 
 from http import HTTPStatus
 
+from pydantic import ValidationError
+
 from ...runtime.wire.request import Incoming
+from ...schemas.feedback import Verdict
+from ..review.desk import make_feedback
 from ..review.item import SHOWN_CHARACTERS, Guess, Place, ReviewItem, guess_of_output, item_key
 from ..review.live import LiveReviews
+from ..review.posted import Judgement
 from ..review.tasks import ReviewTask
 from ..web.people import Refused
 from .index import LiveResult
@@ -43,6 +48,10 @@ def correct(
     if known is None or task not in result.outputs:
         raise Refused(HTTPStatus.CONFLICT, "The model whose labels the console has knows no such task.")
     item = make_item(result, request, known)
+    try:
+        make_feedback(item, Judgement(Verdict.CONFIRMED, None, ""), person, consent=False)
+    except ValidationError:  # another program's ids
+        raise Refused(HTTPStatus.CONFLICT, "No feedback can name this answer: its ids are of another form.") from None
     why_not = reviews.queue.ask_for(item, reviews.judges_of(item), holder, person, now)
     if why_not is not None:
         raise Refused(HTTPStatus.CONFLICT, why_not)

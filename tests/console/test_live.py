@@ -185,6 +185,9 @@ def test_an_answer_that_somebody_corrects_is_the_first_on_that_persons_screen(ot
     assert (feedback.prediction_id, feedback.value, feedback.source.offset) == (form["prediction_id"], "loan", 0)
     assert browser.post("/live/correct", data=form).status_code == 409
     assert browser.post("/live/correct", data=form | {"prediction_id": "x"}).status_code == 404
+    made.take(result(1, int(time.time() * 1000), prediction_id="of another"))
+    made.requests.texts.append("text")
+    assert browser.post("/live/correct", data=form | {"prediction_id": "of another"}).status_code == 409
 
 
 def test_an_answer_that_was_drawn_at_random_is_neither_shown_nor_found_nor_corrected():
