@@ -18,7 +18,7 @@ from ..web.people import Refused, Role
 from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from .answers import mark_spans
 from .correcting import correct
-from .index import LiveFilters, LiveIndex
+from .index import LiveFilters, LiveIndex, LiveResult
 from .texts import SHOWN_CHARACTERS, RequestTexts
 
 PATH: Final = "/live"
@@ -50,8 +50,10 @@ class LiveScreen:
         query, rate = request.query_params, self._index.rate(time.time())
         filters = read_filters(query)
         until, hold = _read_number(query.get("until")), _read_number(query.get("hold"))
-        is_fast = rate > MOST_A_SECOND
-        results = self._index.find(filters, SHOWN, hold if hold is not None else until if is_fast else None)
+        results = self._index.find(filters, SHOWN, hold)
+        is_fast = rate > MOST_A_SECOND and _come_fast(results)
+        if hold is None and until is not None and is_fast:
+            results = self._index.find(filters, SHOWN, until)
         await self._texts.read([each.source for each in results], HELD_PATIENCE_S if hold is not None else PATIENCE_S)
         newest = max((each.number for each in results), default=0)
         stand = until if until is not None else newest
@@ -115,6 +117,11 @@ class LiveScreen:
         answer = go_to(REVIEWS)
         set_seat(answer, seat)
         return answer
+
+
+def _come_fast(results: Sequence[LiveResult]) -> bool:
+    """Return whether the newest answers that a filter has, the newest first, came within less time than people need to read them."""
+    return len(results) == SHOWN and results[0].at - results[-1].at < SHOWN / MOST_A_SECOND
 
 
 def read_filters(query: Mapping[str, str]) -> LiveFilters:

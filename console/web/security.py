@@ -26,14 +26,18 @@ _BODY_S: Final = 10.0
 
 
 def check_same_origin(method: str, headers: Headers) -> None:
-    """Raise Refused for a request that writes and does not come from a page of the console.
+    """Raise Refused for a request that writes and does not come from a page of the console, or that another site's page makes.
 
     Browsers send `Sec-Fetch-Site` over TLS and on this machine, and `Origin` with every POST; the first decides. A page with
     `no-referrer` sends the origin `null` with a form, so without TLS only this machine's own names work.
+
+    Reading is refused to pictures, frames and scripts of other sites: some pages read much of a topic to be made.
     """
-    if method in READING:
-        return
     site = headers.get("sec-fetch-site")
+    if method in READING:
+        if site in {"cross-site", "same-site"} and headers.get("sec-fetch-dest", "document") != "document":
+            raise Refused(HTTPStatus.FORBIDDEN, "Another site may link to the console, and not use its pages.")
+        return
     if site is not None:
         same = site == "same-origin"
     else:

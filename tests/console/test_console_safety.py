@@ -125,6 +125,21 @@ def test_only_pages_of_the_console_may_write(headers, status):
     assert answer.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("site", "dest", "status"),
+    [
+        ("cross-site", "image", 403),
+        ("same-site", "iframe", 403),
+        ("cross-site", "document", 200),
+        ("same-origin", "empty", 200),
+        ("none", "document", 200),
+    ],
+)
+def test_another_site_may_link_to_a_page_and_not_use_it(site, dest, status):
+    headers = {"sec-fetch-site": site, "sec-fetch-dest": dest}
+    assert client(ConsoleSettings()).get("/", headers=headers).status_code == status
+
+
 def test_a_body_is_bounded_whether_its_length_is_told_or_not():
     browser = client(ConsoleSettings(max_body_bytes=1000), sec_fetch_site="same-origin")
     form = {"content-type": "application/x-www-form-urlencoded"}

@@ -162,6 +162,8 @@ def test_above_a_rate_the_page_says_so_and_stands_still():
     assert 'hx-get="/live?until=400"' in page
     made.take(*(result(number, now - 1000) for number in range(400, 500)))
     assert f"answer-{399:032x}" in browser.get("/live?until=400").text
+    made.take(result(500, now - 1000, agent="rare"))
+    assert "Paused" not in browser.get("/live?agent=rare").text
     assert f"answer-{499:032x}" in browser.get("/live").text
 
 
