@@ -125,6 +125,7 @@ class OverviewScreen:
             runbooks=self._settings.console.runbooks,
             asks_metrics=bool(self._settings.console.metrics),
             missing=sorted(self._follower.missing),
+            left_out=self._follower.left_out + self._follower.unreadable,
             reading=not self._follower.caught_up.is_set(),
             trouble=self._follower.trouble,
         )

@@ -177,4 +177,7 @@ class Follower:
 
     def _skip(self, partition: TopicPartition, offset: int, why: str) -> None:
         self.unreadable += 1
+        log.warning(
+            "a record cannot be unpacked", topic=partition.topic, partition=partition.partition, offset=offset, why=why
+        )
         self._positions[partition] = offset + 1

@@ -116,7 +116,8 @@ async def publish_next(
         async with asyncio.timeout(patience_s):
             new = await asyncio.to_thread(change, before)
     except TimeoutError:
-        raise SetupError(f"the model store did not answer within {patience_s:g} s") from None
+        limit = "in time" if patience_s is None else f"within {patience_s:g} s"
+        raise SetupError(f"the model store did not answer {limit}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise SetupError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

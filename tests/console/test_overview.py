@@ -80,6 +80,12 @@ def test_the_overview_says_what_is_unknown(browse):
     assert page.text.count("unknown") >= 2
 
 
+def test_the_overview_says_how_many_records_are_left_out():
+    made = ByHand()
+    made.follower.left_out = 1200
+    assert "1,200 records could not be read" in browse(made).get("/").text
+
+
 def test_the_version_is_the_current_one_though_a_candidate_answers_and_both_are_counted():
     figures = AgentFigures()
     beside = result(1, 100)
