@@ -195,6 +195,9 @@ class ReviewQueue:
 
     def ask_for(self, item: ReviewItem, judges: Mapping[str, str], holder: str, person: str, now: float) -> str | None:
         """Take in an answer that a person chose, and put it before the browser. Returns why not, None where it was."""
+        left = self._left.get(item.key, (None,))[0]
+        if left is not None and left.judged_by(person) is None:
+            self._bring_back(item.key)  # with who has judged it
         entry = self._entries.get(item.key)
         if entry is None and not self.room:
             return "The review queue is full: judge some of its texts first."
