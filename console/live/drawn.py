@@ -18,7 +18,7 @@ class DrawnAnswers:
         self._most = most
         self._ids: OrderedDict[str, None] = OrderedDict()
 
-    def __contains__(self, prediction_id: str) -> bool:
+    def __contains__(self, prediction_id: object) -> bool:
         return prediction_id in self._ids
 
     def take(self, records: Sequence[Record]) -> None:
