@@ -284,8 +284,7 @@ class Dialogue(Handler):
         kept = None
         if state is not None and not has_expired(state.source.timestamp, self._policy.value, turn.source.timestamp):
             kept = state.side
-        key = turn.conversation.encode()
-        return choose_conversation_side(kept, self._experiment(), key, turn.request_id, turn.metadata)
+        return choose_conversation_side(kept, self._experiment(), turn.conversation, turn.metadata)
 
     def _read_state(self, conversation: str, kept: Kept | None) -> ConversationState | None:
         if kept is None:

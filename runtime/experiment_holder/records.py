@@ -11,6 +11,7 @@ from ...schemas.deadletter import DeadLetterReason
 from ...schemas.envelope import CAUSE
 from ...schemas.feedback import Feedback
 from ...schemas.ids import prediction_id
+from ...schemas.request import MAX_ID_BYTES
 from ..errors import RecordError
 from ..experiments.observations import count_answer, count_error, count_ratio
 from ..experiments.run import Answer, Content, Reference, Skipped
@@ -20,6 +21,8 @@ from ..wire.message import Record
 
 UNREADABLE: Final = "unreadable"
 EXPIRED: Final = "expired"
+MOST_VALUE: Final = 1e9
+"""Maximum value of one event of a ratio: sums of squares stay finite."""
 _AT_FAULT: Final = frozenset({DeadLetterReason.AGENT_FAILED, DeadLetterReason.MODEL_FAILED})
 """Reasons of dead letters that say something of the version."""
 
@@ -53,6 +56,7 @@ class _Result(msgspec.Struct):
     status: str = "ok"
     metadata: dict[str, str] = {}
     pass_ratio: float | None = None
+    conversation: str | None = None
 
 
 class _Review(msgspec.Struct):
@@ -95,14 +99,18 @@ def read_result(record: Record) -> Read | None:
         version=result.model.version,
         by_candidate=result.model.variant == "candidate",
         pass_ratio=result.pass_ratio,
+        conversation=result.conversation,
     )
     return Read(answer, result.model.name)
 
 
-def read_dead_letter(record: Record, models: Mapping[str, str], fields: Mapping[str, FieldPaths]) -> Read | None:
+def read_dead_letter(
+    record: Record, models: Mapping[str, str], agents: Mapping[str, str], fields: Mapping[str, FieldPaths]
+) -> Read | None:
     """Return what a dead letter says; None where it says nothing of a version.
 
-    `models`: the model of each topic of requests. `fields`: the field paths of topics.
+    `models`: the model of each topic of requests. `agents`: that of each agent, as agents with different models may read
+    one topic. `fields`: the field paths of topics.
     """
     letter = read_letter(record)
     if letter is None or letter.reason not in _AT_FAULT or letter.topic not in models:
@@ -121,7 +129,7 @@ def read_dead_letter(record: Record, models: Mapping[str, str], fields: Mapping[
         prediction_id=prediction_id(letter.agent or "", request.source, request.request_id),
         counts=count_error(),
     )
-    return Read(answer, models[letter.topic])
+    return Read(answer, agents.get(letter.agent or "", models[letter.topic]))
 
 
 def read_feedback(record: Record) -> Read:
@@ -150,14 +158,14 @@ def read_review(record: Record) -> Read | None:
 def read_ratio(record: Record) -> Read:
     """Return events of a ratio of the user's own: `{"name": ..., "request_id": ..., "value": 1}`.
 
-    The request id may be in the header `murmura_cause` instead.
+    The request id may be in the header `murmura_cause` instead. An id that no request can have is no event.
     """
     try:
         ratio = _decode_ratio(record.value or b"")
         request_id = ratio.request_id or _find_cause(record)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Read(Skipped(UNREADABLE))
-    if not request_id or not 0.0 <= ratio.value < float("inf"):
+    if not request_id or len(request_id) > MAX_ID_BYTES or not 0.0 <= ratio.value <= MOST_VALUE:
         return Read(Skipped(UNREADABLE))
     return Read(Reference(request_id, count_ratio(ratio.name, ratio.value)))
 

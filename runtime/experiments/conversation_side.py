@@ -10,14 +10,13 @@ from .unit_assignment import RunningExperiment
 def choose_conversation_side(
     kept: ConversationSide | None,
     experiment: RunningExperiment | None,
-    key: bytes,
-    request_id: str,
+    conversation: str,
     metadata: Mapping[str, str],
 ) -> ConversationSide | None:
     """Return the side of a conversation's next turn; None without an experiment, or until its candidate is loaded here.
 
     `kept`: that of its state, unless it has expired. It stays while its experiment runs, also when the share is raised. A new
-    one is that of the turn's unit.
+    one is that of the turn's unit; where each request is one, that is the conversation.
     """
     if experiment is None:
         return None
@@ -26,6 +25,6 @@ def choose_conversation_side(
         return kept
     if not experiment.is_loaded:
         return None
-    side = assignment.choose_side(key, request_id, metadata)
+    side = assignment.choose_side(conversation.encode(), conversation, metadata)
     variant: Variant = "candidate" if side == "candidate" else "current"
     return ConversationSide(experiment=assignment.experiment, variant=variant)

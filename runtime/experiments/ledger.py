@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 from .assignment import PLACES, Shares, Side
 from .entered import EnteredUnits
+from .observations import OTHER_AGREEMENT
 from .sums import RatioSums
 from .units import MAX_REFERENCES, Counts, Event, OpenUnit, Place
 
+MAX_MEASURES = 1000
+"""Above so many sums, verdicts that nobody was asked for are no longer counted by further tasks: feedback may name any."""
 GRACE_MINUTES = 1
 """Minutes by which records may be out of order."""
 
@@ -47,6 +50,8 @@ class Tally:
         self.expected += share
         self.variance += share * (1.0 - share)
         for key, (value, weight) in totals.items():
+            if key not in self.sums and len(self.sums) >= MAX_MEASURES and key.startswith(f"{OTHER_AGREEMENT}/"):
+                continue
             sides = self.sums.setdefault(key, {})
             sides[side] = sides.get(side, RatioSums()).with_unit(value, weight)
 
@@ -73,7 +78,8 @@ class Ledger:
         self._open: dict[int, OpenUnit] = {}
         self._unit_of: dict[str, int] = {}
         self._closing: list[tuple[int, int]] = []
-        self._early: dict[str, list[tuple[Place, Event]]] = {}
+        self._early: dict[str, dict[tuple[str, int], tuple[Place, Event]]] = {}
+        """By the id that they refer to, the events that wait, by log and offset."""
         self._early_order: list[tuple[int, str]] = []
         self._unit_offsets: dict[str, list[tuple[int, int]]] = {}
         """By log, a queue of offsets with the open units that begin there; and, below, with the ids that events wait for."""
@@ -119,7 +125,7 @@ class Ledger:
         for reference in (own, *others) if len(opened.references) < MAX_REFERENCES else ():
             opened.references.append(reference)
             self._unit_of[reference] = unit
-            for early_place, early in self._early.pop(reference, ()):
+            for early_place, early in self._early.pop(reference, {}).values():
                 self._add_event(opened, early_place, reference, early)
         self._sample_fewer()
 
@@ -134,23 +140,26 @@ class Ledger:
             self._count_unexposed(place)
 
     def enter_some(self, minute: int, most: int) -> bool:
-        """Let at most so many units enter that are over at this minute; return whether there may be more."""
+        """Let at most so many units enter that are over at this minute, or ids go that events waited for; return whether there
+        may be more.
+        """
+        over = minute - GRACE_MINUTES
         for _ in range(most):
-            if not self._closing or self._closing[0][0] > minute - GRACE_MINUTES:
+            if self._closing and self._closing[0][0] <= over:
+                end, unit = heapq.heappop(self._closing)
+                if self._is_due(end, unit):
+                    self._enter(unit)
+            elif self._early_order and self._early_order[0][0] < over:
+                self._expire(*self._pop_early())
+            else:
                 return False
-            end, unit = heapq.heappop(self._closing)
-            if self._is_due(end, unit):
-                self._enter(unit)
         return True
 
     def close_until(self, minute: int) -> None:
         """Let units enter that are over at this minute, which all logs have been read up to."""
-        over = minute - GRACE_MINUTES
         while self.enter_some(minute, 1000):
             pass
-        while self._early_order and self._early_order[0][0] < over:
-            self._expire(*heapq.heappop(self._early_order))
-        self.tally.minute = max(self.tally.minute, over)
+        self.tally.minute = max(self.tally.minute, minute - GRACE_MINUTES)
 
     def find_safe_offsets(self, positions: Mapping[str, int]) -> dict[str, int]:
         """Return by log the offset to begin at after a restart: before all open units; `positions` are the next to read."""
@@ -172,7 +181,7 @@ class Ledger:
         return opened is not None and opened.first_offsets.get(log) == offset
 
     def _waits_at(self, offset: int, reference: str, log: str) -> bool:
-        return any((place.log, place.offset) == (log, offset) for place, _ in self._early.get(reference, ()))
+        return (log, offset) in self._early.get(reference, {})
 
     def _note_offset(self, opened: OpenUnit, place: Place, unit: int) -> None:
         """Note the first offset of a unit in a log, once a record was added to it."""
@@ -191,15 +200,22 @@ class Ledger:
 
     def _expire(self, minute: int, reference: str) -> None:
         """Count the events of this minute that no answer came for."""
-        waiting = self._early.pop(reference, [])
-        for place, _ in waiting:
+        waiting = self._early.pop(reference, {})
+        for place, _ in waiting.values():
             if place.minute == minute:
                 self._count_unexposed(place)
-        if later := [pair for pair in waiting if pair[0].minute > minute]:
+        if later := {at: pair for at, pair in waiting.items() if pair[0].minute > minute}:
             self._early[reference] = later
 
+    def _pop_early(self) -> tuple[int, str]:
+        """Return the first minute of events that wait, with their id: once, however many of that minute wait for it."""
+        first = heapq.heappop(self._early_order)
+        while self._early_order and self._early_order[0] == first:
+            heapq.heappop(self._early_order)
+        return first
+
     def _let_wait(self, place: Place, reference: str, event: Event) -> None:
-        self._early.setdefault(reference, []).append((place, event))
+        self._early.setdefault(reference, {})[place.log, place.offset] = place, event
         heapq.heappush(self._early_order, (place.minute, reference))
         heapq.heappush(self._early_offsets.setdefault(place.log, []), (place.offset, reference))
 

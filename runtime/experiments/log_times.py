@@ -22,12 +22,12 @@ class LogTimes:
 
         `ends` are the ends of the logs, asked for after the records up to `positions` were read, and `now_minute` is the
         clock before that. A log that was read to its end holds nothing back, whether records are written to it or not. The
-        others hold back what is later than their latest record. Where all were read to their end, time is that of the latest
+        others hold back what is later than their latest record, or than the clock. Where all were read to their end, time is that of the latest
         record of any; while there is none, hours pass all the same: the clock's time less `IDLE_MINUTES`.
         """
         behind = [log for log, end in ends.items() if positions.get(log, 0) < end]
         if behind:
             minutes = [self._latest.get(log) for log in behind]
-            return None if None in minutes else min(minute for minute in minutes if minute is not None)
+            return None if None in minutes else min(now_minute, *(minute for minute in minutes if minute is not None))
         latest = min(max(self._latest.values(), default=-1), now_minute)
         return max(latest, now_minute - IDLE_MINUTES)

@@ -59,7 +59,8 @@ class PassRatios:
             self.latest = candidate, control
             is_slow = candidate >= TIMES_SLOWER * control / _STEP**0.5
             self.in_row = (self.in_row if follows else 0) + 1 if is_slow else 0
-        self.closed = max(self.closed, over)
+        if over > self.closed:  # windows without a result
+            self.closed, self.in_row = over, 0
 
 
 def _find_p95(bins: Counter[int]) -> float:

@@ -41,6 +41,8 @@ class Answer:
     """None: unknown, of a dead letter."""
     by_candidate: bool = False
     pass_ratio: float | None = None
+    conversation: str | None = None
+    """That a reply belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class ExperimentRun:
             self._skip(place, content.reason)
         elif content.version is not None and content.version not in self.versions:
             self._skip(place, "other_version")
+        elif isinstance(content.event, dict) and not content.event.keys() <= count_chances(self._ratios).keys():
+            self._skip(place, "unknown_ratio")
         else:
             self.ledger.count_event(place, content.to, content.event)
 
@@ -227,7 +231,8 @@ class ExperimentRun:
         if answer.version is not None and answer.version not in self.versions:
             self._skip(place, "other_version")
             return
-        unit = find_unit(self.experiment.unit, answer.key, answer.request_id, answer.metadata)
+        request = answer.conversation or answer.request_id  # a conversation keeps its side over its requests
+        unit = find_unit(self.experiment.unit, answer.key, request, answer.metadata)
         if unit is None:
             self._skip(place, "no_unit")
             return

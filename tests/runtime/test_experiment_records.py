@@ -69,12 +69,19 @@ def _letter(reason: DeadLetterReason, value: Mapping[str, object]) -> ConsumerRe
 
 def test_a_dead_letter_is_an_error_of_a_version_only_where_it_failed() -> None:
     models = {"requests": "desk"}
-    read = read_dead_letter(_letter(DeadLetterReason.MODEL_FAILED, {"text": "hello", "id": "r"}), models, {})
+    read = read_dead_letter(_letter(DeadLetterReason.MODEL_FAILED, {"text": "hello", "id": "r"}), models, {}, {})
     assert read is not None
     assert isinstance(read.content, Answer)
     assert (read.model, read.content.request_id, read.content.counts) == ("desk", "r", {"errors": (1, 1)})
-    assert read_dead_letter(_letter(DeadLetterReason.INVALID, {"text": 1}), models, {}) is None
-    assert read_dead_letter(_letter(DeadLetterReason.MODEL_FAILED, {"text": "hello"}), {}, {}) is None
+    assert read_dead_letter(_letter(DeadLetterReason.INVALID, {"text": 1}), models, {}, {}) is None
+    assert read_dead_letter(_letter(DeadLetterReason.MODEL_FAILED, {"text": "hello"}), {}, {}, {}) is None
+
+
+def test_a_dead_letter_is_one_of_the_model_that_its_agent_asks() -> None:
+    letter = _letter(DeadLetterReason.MODEL_FAILED, {"text": "hello", "id": "r"})
+    read = read_dead_letter(letter, {"requests": "other"}, {"desk-agent": "desk", "second": "other"}, {})
+    assert read is not None
+    assert read.model == "desk"
 
 
 def test_feedback_draws_and_ratios_refer_to_answers() -> None:
@@ -89,8 +96,10 @@ def test_feedback_draws_and_ratios_refer_to_answers() -> None:
     expected = Read(Reference("r", {"ratio/orders": (2.0, 0.0)}))
     assert read_ratio(_record({"name": "orders", "request_id": "r", "value": 2})) == expected
     assert read_ratio(_record({"name": "orders", "value": 2}, headers=(("murmura_cause", b"r"),))) == expected
-    for wrong in ({"name": "orders"}, {"request_id": "r"}, {"name": "orders", "request_id": "r", "value": -1}):
+    event = {"name": "orders", "request_id": "r"}
+    for wrong in ({"name": "orders"}, {"request_id": "r"}, event | {"value": -1}, event | {"value": 1e200}):
         assert read_ratio(_record(wrong)) == Read(Skipped("unreadable"))
+    assert read_ratio(_record(event | {"request_id": "r" * 513})) == Read(Skipped("unreadable"))
 
 
 def _start() -> ReleaseState:

@@ -68,8 +68,9 @@ def _lines(report: Report) -> Iterator[str]:
     yield "## Measures"
     yield ""
     yield (
-        "`difference` is candidate minus current. Intervals of goals and guardrails hold at every look, all together with "
-        f"probability {1.0 - report.experiment.rules.alpha:g}; `units` are those with a value, current / candidate."
+        "`difference` is candidate minus current. Intervals hold at every look: those of the goals all together with "
+        f"probability {1.0 - report.experiment.rules.alpha:g}, and so do those of the guardrails; `units` are those with a "
+        "value, current / candidate."
     )
     yield ""
     yield from _table(MEASURE_COLUMNS, measure_cells(report.rows))

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from murmura.runtime.experiments.assignment import PLACES, Shares, choose_side, hash_unit
 from murmura.runtime.experiments.entered import CHUNK, EnteredUnits
-from murmura.runtime.experiments.ledger import GRACE_MINUTES, Ledger, Tally
+from murmura.runtime.experiments.ledger import GRACE_MINUTES, MAX_MEASURES, Ledger, Tally
 from murmura.runtime.experiments.observations import OTHER_AGREEMENT
 from murmura.runtime.experiments.units import MAX_REFERENCES, Place
 from murmura.schemas.feedback import Feedback
@@ -244,3 +245,26 @@ def test_entered_units_are_kept_in_chunks() -> None:
         again.add(5)
     with pytest.raises(IndexError):
         entered.chunk(1)
+
+
+def test_many_events_that_name_one_unknown_answer_go_in_linear_time() -> None:
+    ledger = _ledger(max_units=1_000_000)
+    for offset in range(20_000):
+        ledger.count_event(Place("orders", offset, offset % 2), "null", {"ratio/orders": (1.0, 0.0)})
+    started = time.perf_counter()
+    ledger.close_until(2)
+    assert ledger.find_safe_offsets({"orders": 20_000}) == {"orders": 1}
+    assert time.perf_counter() - started < 3.0
+    assert ledger.tally.skipped == {"unexposed": 10_000}
+    assert ledger.enter_some(3, 1)
+    assert not ledger.enter_some(3, 1)
+    assert ledger.tally.skipped == {"unexposed": 20_000}
+
+
+def test_feedback_that_names_ever_new_tasks_fills_no_memory() -> None:
+    tally = Tally()
+    for number in range(MAX_MEASURES + 5):
+        tally.enter("control", 0.5, {f"{OTHER_AGREEMENT}/task-{number}": (1.0, 1.0)})
+    tally.enter("control", 0.5, {"agreement": (1.0, 1.0), f"{OTHER_AGREEMENT}/task-0": (1.0, 1.0)})
+    assert len(tally.sums) == MAX_MEASURES + 1
+    assert tally.sums[f"{OTHER_AGREEMENT}/task-0"]["control"].units == 2

@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from murmura.runtime.experiments.assignment import place_unit
+from murmura.runtime.experiments.conversation_side import choose_conversation_side
 from murmura.runtime.experiments.kept_state import read_state, write_chunk, write_state
 from murmura.runtime.experiments.log_times import IDLE_MINUTES, LogTimes
+from murmura.runtime.experiments.observations import count_ratio
 from murmura.runtime.experiments.pass_ratios import FEWEST_RESULTS, PassRatios
 from murmura.runtime.experiments.run import AHEAD_MINUTES, Answer, Content, ExperimentRun, Reference, Skipped
+from murmura.runtime.experiments.unit_assignment import Assignment, RunningExperiment
 from murmura.runtime.experiments.units import Place
 from murmura.schemas.experiment import Experiment, Raise, Rules
 from murmura.schemas.experiment_state import EnteredChunk, ExperimentState
@@ -213,6 +216,36 @@ def test_answers_of_other_versions_and_in_place_of_the_candidate_are_told_apart(
     assert run.ledger.open_units == 2
 
 
+def test_events_of_a_ratio_that_no_rule_names_are_in_no_sum() -> None:
+    orders = [{"measure": "ratio", "name": "orders", "better": "higher"}]
+    run = ExperimentRun("desk", VERSIONS, _experiment(goals=orders))
+    run.read(Place("a", 0, START_MINUTE), _answer(0, "shop", run.experiment), START_MINUTE)
+    for offset, name in enumerate(("orders", "other")):
+        event = Reference("request-0", count_ratio(name, 1.0))
+        run.read(Place("ratios", offset, START_MINUTE), event, START_MINUTE)
+    run.look(START_MINUTE + 20)
+    assert "ratio/orders" in run.ledger.tally.sums
+    assert "ratio/other" not in run.ledger.tally.sums
+    assert run.ledger.tally.skipped == {"unknown_ratio": 1}
+
+
+def test_the_turns_of_a_conversation_are_one_unit_also_where_each_request_is_one() -> None:
+    experiment = _experiment().model_copy(update={"unit": "request"})
+    assignment = Assignment(experiment.id, experiment.unit, experiment.share)
+    for number in range(20):
+        name, run = f"talk-{number}", ExperimentRun("desk", VERSIONS, experiment)
+        side = choose_conversation_side(None, RunningExperiment(assignment, True), name, {})
+        assert side is not None
+        for turn in range(3):
+            by = {"by_candidate": side.variant == "candidate", "version": 2 if side.variant == "candidate" else 1}
+            reply = _answer(turn, None, experiment, conversation=name, **by)
+            run.read(Place("a", turn, START_MINUTE), reply, START_MINUTE)
+        assert run.ledger.open_units == 1
+        run.look(START_MINUTE + 20)
+        assert dict(run.ledger.tally.units) == {"candidate" if by["by_candidate"] else "control": 1}
+        assert "fallback" not in run.answers
+
+
 def test_a_state_lacks_no_chunk() -> None:
     run = ExperimentRun("desk", VERSIONS, _experiment())
     for unit in range(5000):
@@ -247,6 +280,14 @@ def test_passes_that_take_twice_as_long_in_three_windows_in_a_row(windows: list[
     assert ratios.is_broken == broken
 
 
+def test_a_window_without_a_result_ends_a_row_of_slow_ones() -> None:
+    ratios = PassRatios()
+    for window in (0, 1, 3):
+        ratios.close_until(window * 10)
+        _fill(ratios, window, 3.0)
+    assert (ratios.in_row, ratios.is_broken) == (1, False)
+
+
 def test_slow_passes_stop_an_experiment() -> None:
     run = ExperimentRun("desk", VERSIONS, _experiment())
     for window in range(START_MINUTE // 10, START_MINUTE // 10 + 3):
@@ -266,3 +307,5 @@ def test_time_is_that_of_the_slowest_log_and_passes_while_all_are_idle() -> None
     assert times.find_minute({"a": 1, "b": 5}, {"a": 2, "b": 5}, 100) == 70
     assert times.find_minute({"a": 2, "b": 5}, {"a": 2, "b": 5}, 100) == 98
     assert times.find_minute({"a": 2, "b": 5}, {"a": 2, "b": 5}, 200) == 200 - IDLE_MINUTES
+    times.note("a", 230)
+    assert times.find_minute({"a": 2, "b": 5}, {"a": 3, "b": 5}, 200) == 200, "a clock that is ahead moves nothing"
