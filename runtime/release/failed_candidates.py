@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from itertools import count
 from typing import Final, NamedTuple
 
 from ...schemas.release import Candidate, ReleaseState, stopped
@@ -16,8 +17,10 @@ from .states import publish_state, read_states
 
 log = get_logger(__name__)
 
-PAUSES_S: Final = (0.5, 2.0, 10.0)
-"""Mean pauses before the attempts: processes whose candidate fails at the same time do not all begin at once."""
+PAUSES_S: Final = (0.5, 2.0, 10.0, 30.0)
+"""Mean pauses before the attempts, the last before all that follow: processes whose candidate fails together do not all begin
+at once.
+"""
 _WHY_CHARACTERS: Final = 300
 
 
@@ -45,8 +48,9 @@ class FailedCandidates:
     """Publishes the end of each experiment whose candidate has failed here.
 
     Invariants:
-    - an experiment is stopped at most once by this process, in a few attempts, and by the topic's rule at most once by all;
-    - what cannot be published is logged: the current version answers here all the same.
+    - an experiment is stopped at most once by this process, and by the topic's rule at most once by all;
+    - it is tried until the experiment is over; what cannot be published is logged once, and the current version answers here
+      all the same.
     """
 
     def __init__(
@@ -68,7 +72,14 @@ class FailedCandidates:
 
     async def _stop(self, candidate: Candidate, why: str) -> None:
         problem = ""
-        for pause_s in self._pauses_s:
+        for tried in count():
+            if tried == len(self._pauses_s):
+                log.error(
+                    "an experiment goes on though its candidate failed here, trying on: `murmura models stop` stops it",
+                    version=candidate.version,
+                    why=problem,
+                )
+            pause_s = self._pauses_s[min(tried, len(self._pauses_s) - 1)]
             await asyncio.sleep(random.uniform(0.0, 2.0 * pause_s))
             try:
                 state = await self._states.read()
@@ -85,11 +96,6 @@ class FailedCandidates:
                 continue
             self._announce(state, after, why)
             return
-        log.error(
-            "an experiment goes on though its candidate failed here: stop it with `murmura models stop`",
-            version=candidate.version,
-            why=problem,
-        )
 
     def _announce(self, before: ReleaseState, state: ReleaseState, why: str) -> None:
         log.warning(

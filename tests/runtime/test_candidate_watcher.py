@@ -224,6 +224,20 @@ async def test_a_share_that_is_raised_at_the_same_time_does_not_save_a_candidate
     assert (w.published, w.loader.staged) == (2, [2])
 
 
+async def test_a_broker_that_is_away_for_long_does_not_save_a_candidate_that_fails(serving):
+    def be_away():
+        raise ConnectionError("away")
+
+    w = serving()
+    async with w.running():
+        w.hear(begin())
+        await until(lambda: loaded(w) == 2)
+        w.before_publish = [be_away] * 6
+        w.slot.fail("broken")
+        await until(lambda: w.watcher.state.candidate is None)
+    assert (w.published, w.loader.staged) == (1, [2])
+
+
 async def test_an_experiment_that_another_process_has_stopped_is_not_stopped_again(serving):
     w = serving()
     async with w.running():
