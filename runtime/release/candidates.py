@@ -53,8 +53,8 @@ class CandidateWatcher:
     - whatever becomes of a candidate, the current version serves;
     - a changed share is in force at once and loads nothing, and so is the end of a candidate;
     - it is loaded only while the current version of its own state serves;
-    - a refused candidate causes an event for each reason; one that fails causes one event and the end of its experiment,
-      and is not loaded for the same experiment again.
+    - a refused candidate causes an event for each reason, one that fails causes one event; refused for good or failed, it is
+      the end of its experiment, and is not loaded for that again.
     """
 
     def __init__(
@@ -187,6 +187,7 @@ class CandidateWatcher:
                 self._emit(ServingEventKind.CANDIDATE_REJECTED, wanted, refusal.message, refusal.reason)
             if tried >= refusal.tries:
                 self._ended = wanted.key
+                self._failed.add(candidate, f"the candidate was refused ({refusal.reason}): {refusal.message}")
                 return
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -225,7 +226,7 @@ class CandidateWatcher:
         self._metrics.versions.count_candidate("failed")
         log.error("candidate failed", model=self._name, version=wanted.candidate.version, why=str(fault))
         self._emit(ServingEventKind.CANDIDATE_FAILED, wanted, str(fault))
-        self._failed.add(wanted.candidate, str(fault))
+        self._failed.add(wanted.candidate, f"the candidate failed: {fault}")
 
     def _emit(self, kind: ServingEventKind, wanted: Wanted, message: str, reason: RejectReason | None = None) -> None:
         self._events.emit(

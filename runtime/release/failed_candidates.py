@@ -1,4 +1,4 @@
-"""Stops the experiments of candidates that failed in this process, by the next release state."""
+"""Stops the experiments of candidates that failed or were refused in this process, by the next release state."""
 
 import asyncio
 import random
@@ -45,7 +45,7 @@ class ReleaseStates(NamedTuple):
 
 
 class FailedCandidates:
-    """Publishes the end of each experiment whose candidate has failed here.
+    """Publishes the end of each experiment whose candidate has failed here, or was refused for good.
 
     Invariants:
     - an experiment is stopped at most once by this process, and by the topic's rule at most once by all;
@@ -61,21 +61,21 @@ class FailedCandidates:
         self._waiting: asyncio.Queue[tuple[Candidate, str]] = asyncio.Queue()
 
     def add(self, candidate: Candidate, why: str) -> None:
-        """Stop the experiment of a candidate that has failed."""
+        """Stop the experiment of a candidate that does not run here. `why`: the reason in the history."""
         self._waiting.put_nowait((candidate, why))
 
     async def run(self) -> None:
         """Publish until cancelled."""
         while True:
             candidate, why = await self._waiting.get()
-            await self._stop(candidate, f"the candidate failed: {why}"[:_WHY_CHARACTERS])
+            await self._stop(candidate, why[:_WHY_CHARACTERS])
 
     async def _stop(self, candidate: Candidate, why: str) -> None:
         problem = ""
         for tried in count():
             if tried == len(self._pauses_s):
                 log.error(
-                    "an experiment goes on though its candidate failed here, trying on: `murmura models stop` stops it",
+                    "an experiment goes on though its candidate does not run here, trying on: `murmura models stop` stops it",
                     version=candidate.version,
                     why=problem,
                 )

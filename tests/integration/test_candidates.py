@@ -14,7 +14,7 @@ from serving import until as until_healthy
 from murmura.runtime.experiments.assignment import place_unit
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.schemas.experiment import Experiment
-from murmura.schemas.release import raised, started, stopped
+from murmura.schemas.release import raised, started
 
 CUSTOMERS = [f"customer-{number}" for number in range(20)]
 
@@ -73,10 +73,10 @@ async def test_each_unit_is_on_one_side_until_the_candidate_breaks_and_the_curre
     async with releases.serving() as serving:
         winter = spring.model_copy(update={"id": "winter"})
         await step(releases, started, damaged, releases.store.digest("tiny", damaged), winter)
-        (refused,) = await releases.events(1)
+        refused, ended = await releases.events(2)
         assert (refused.event, refused.version, refused.reason) == ("candidate.rejected", damaged, "damaged")
+        assert (ended.event, ended.version) == ("experiment.stopped", damaged)
         assert (await health(serving))[0] == 200
-        await step(releases, stopped)
         await step(releases, started, second, releases.store.digest("tiny", second), spring)
         await until_healthy(serving, lambda found: "candidate" in found[1]["model"])
         names = await ask(desk, "first")
@@ -95,7 +95,7 @@ async def test_each_unit_is_on_one_side_until_the_candidate_breaks_and_the_curre
         candidate.runner = NotFinite(candidate.runner)
         names += await ask(desk, "broken")
         assert await answers(desk, names) == {key: {(1, "current")} for key in CUSTOMERS}
-        _, failed, ended = await releases.events(3)
+        _, _, failed, ended = await releases.events(4)
         status, body = await health(serving)
         assert (status, "candidate" in body["model"]) == (200, False)
     assert (failed.event, failed.version, ended.event) == ("candidate.failed", 2, "experiment.stopped")

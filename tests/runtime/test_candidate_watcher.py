@@ -93,9 +93,8 @@ async def test_a_promoted_candidate_becomes_current_without_being_loaded_again(s
 async def test_a_process_that_could_not_serve_the_candidate_loads_it_when_it_becomes_current(serving):
     w = serving(VersionRefused("damaged", "cut off"), None)
     async with w.running():
+        w.before_publish = [lambda: w.hear(completed(state, **BY))]
         w.hear(state := begin())
-        await until(lambda: bool(w.reporter.events))
-        w.hear(completed(state, **BY))
         await until(lambda: w.slot.model.manifest.version == 2)
     assert w.loader.staged == [2, 2]
 
@@ -126,14 +125,17 @@ async def test_what_is_being_loaded_for_a_stopped_experiment_is_given_up_for_the
 
 
 @pytest.mark.parametrize("reason", ["damaged", "lacks_task"])
-async def test_a_refused_candidate_causes_one_event_and_the_current_version_serves(serving, reason):
+async def test_the_experiment_of_a_refused_candidate_is_stopped_with_one_event_each_and_the_current_version_serves(
+    serving, reason
+):
     w = serving(VersionRefused(reason, "not this one"))
     async with w.running():
+        w.before_publish = [lambda: w.hear(raised(state, 0.5, **BY))]
         w.hear(state := begin())
-        await until(lambda: bool(w.reporter.events))
-        w.hear(raised(state, 0.5, **BY))
-        await asyncio.sleep(0.1)
-    assert w.reporter.kinds == [("candidate.rejected", 2, reason)]
+        await until(lambda: w.watcher.state.candidate is None and len(w.reporter.events) == 2)
+        await asyncio.sleep(0.05)
+    assert w.reporter.kinds == [("candidate.rejected", 2, reason), ("experiment.stopped", 2, None)]
+    assert w.watcher.state.history[-1].why == f"the candidate was refused ({reason}): not this one"
     assert (w.loader.staged, loaded(w), w.slot.model.manifest.version, w.count("rejected")) == ([2], None, 1, 1)
 
 
@@ -153,7 +155,7 @@ async def test_a_candidate_without_an_experiment_is_refused(serving):
     async with w.running():
         w.hear(state)
         await until(lambda: bool(w.reporter.events))
-    assert w.reporter.kinds == [("candidate.rejected", 2, "unsupported")]
+    assert w.reporter.kinds[0] == ("candidate.rejected", 2, "unsupported")
 
 
 async def test_a_shadow_is_compared_on_its_share_and_answers_nothing_until_it_is_dropped(serving):
