@@ -37,9 +37,7 @@ def make_holder(
     answers = {agent.output if isinstance(agent, Agent) else agent.reply_topic for agent in asking}
     decoders: dict[str, Decode] = {topic: read_result for topic in answers if topic is not None}
     model_of = {requests: models[agent.name] for agent in asking for requests in agent.topics}
-    decoders[settings.dead_letters] = partial(
-        read_dead_letter, models=model_of, agents=models, fields=settings.fields
-    )
+    decoders[settings.dead_letters] = partial(read_dead_letter, models=model_of, agents=models, fields=settings.fields)
     decoders[f"{settings.prefix}.feedback"] = read_feedback
     decoders[f"{settings.prefix}.reviews"] = read_review
     if settings.experiments.ratios is not None:
