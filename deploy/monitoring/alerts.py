@@ -15,6 +15,7 @@ OURS = 'reason=~"agent_failed|model_failed|expired_retries|hop_limit|unreadable"
 AGREED, JUDGED = 'verdict=~"confirmed|up"', 'verdict=~"confirmed|up|correction|down"'
 DEAD, FAILED, REJECTED = 'outcome="dead_letter"', 'outcome="failed"', 'outcome="rejected"'
 CURRENT = 'variant!="candidate"'
+CANDIDATE = 'variant="candidate"'
 LATE, STOPPED = 'outcome="late"', 'outcome="stopped"'
 
 
@@ -117,6 +118,10 @@ ALERTS = (
     Alert("MurmuraExperimentStopped", "warning",
           f"{TEN.growth('murmura_candidates_total', 'job', only=STOPPED)} > 0", "0m",
           "An experiment was stopped; the current version answers everything."),
+    Alert("MurmuraExperimentUnheld", "warning",
+          f"{QUARTER.rate('murmura_version_records_total', 'job', 'name', only=CANDIDATE)} > 0 unless on (job)"
+          f" {NOW.gauge('murmura_experiment_look_age_seconds', 'job', how='min')} < 1800", "30m",
+          "A candidate of {{ $labels.name }} answers, and nobody looks at the experiment: nothing is decided."),
     Alert("MurmuraVersionsDiffer", "warning",
           f"count by (job, name) ({NOW.gauge('murmura_model_info', 'job', 'name', 'version', only=CURRENT)}) > 1", "15m",
           "Processes serve {{ $value }} versions of {{ $labels.name }}."),

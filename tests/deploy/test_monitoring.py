@@ -94,6 +94,8 @@ VERDICT = f'murmura_feedback_total{{{{{ONE}, agent="x", task="intent", version="
 NEW_LABELS = f'murmura_feedback_new_labels_total{{{ONE}, task="intent"}}'
 STATES = f"murmura_unreadable_states_total{{{ONE}}}"
 REJECTED = f'murmura_model_swaps_total{{{ONE}, outcome="rejected"}}'
+BY_CANDIDATE = f'murmura_version_records_total{{{ONE}, name="desk", version="2", variant="candidate", outcome="ok"}}'
+LOOK_AGE = f'murmura_experiment_look_age_seconds{{{ONE}, model="desk"}}'
 CANDIDATES = f'murmura_candidates_total{{{{{ONE}, outcome="{{}}"}}}}'
 GAP = "5x59 stale _x2 5x60"
 """Five of long ago; three scrapes are missed at the end of the first hour."""
@@ -183,6 +185,10 @@ CASES = [
     ),
     Case("MurmuraExperimentStopped", {CANDIDATES.format("stopped"): "0x10 1x20"}, 12, True),
     Case("MurmuraExperimentStopped", {CANDIDATES.format("stopped"): "0x10 1x40"}, 35, False),
+    Case("MurmuraExperimentUnheld", {BY_CANDIDATE: "0+60x60"}, 50, True),
+    Case("MurmuraExperimentUnheld", {BY_CANDIDATE: "0+60x60", LOOK_AGE: "120x60"}, 50, False),
+    Case("MurmuraExperimentUnheld", {BY_CANDIDATE: "0+60x60", LOOK_AGE: "0+120x60"}, 55, True),
+    Case("MurmuraExperimentUnheld", {BY_CANDIDATE: "60x60"}, 50, False),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 1): "1x40", VERSION.format("b", 2): "1x40"}, 20, True),
     Case("MurmuraVersionsDiffer", {VERSION.format("a", 2): "1x40", VERSION.format("b", 2): "1x40"}, 20, False),
     Case(
