@@ -42,5 +42,9 @@ def make_holder(
     decoders[f"{settings.prefix}.reviews"] = read_review
     if settings.experiments.ratios is not None:
         decoders[settings.experiments.ratios] = read_ratio
+        if settings.experiments.ratios not in topics:
+            log.warning(
+                "no event of your own ratios is read before their topic is there", topic=settings.experiments.ratios
+            )
     names = tuple(dict.fromkeys(models.values()))
     return ExperimentHolder(settings, names, decoders, events, metrics.experiments)

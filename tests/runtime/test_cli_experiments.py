@@ -13,7 +13,7 @@ from kafka_topics import create_topics
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.cli.doctor import _has_experiment
-from murmura.runtime.cli.experiments.inputs import note_missing_reviews, parse_share
+from murmura.runtime.cli.experiments.inputs import note_missing_ratios, note_missing_reviews, parse_share
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
@@ -290,6 +290,15 @@ def test_a_line_says_where_agreement_decides_and_nobody_is_asked_at_random(capsy
     note_missing_reviews(Settings(reviews={"random_share": 0.01}), Rules())
     withheld = [Measure(measure="withheld")]
     note_missing_reviews(Settings(), Rules(goals=withheld, guardrails=withheld))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_says_where_a_ratio_decides_and_no_topic_of_its_events_is_set(capsys):
+    orders = Rules(goals=[Measure(measure="ratio", name="orders", better="higher")])
+    note_missing_ratios(Settings(), orders)
+    assert "and ratio/orders decides nothing" in capsys.readouterr().err
+    note_missing_ratios(Settings(experiments={"ratios": "shop.orders"}), orders)
+    note_missing_ratios(Settings(), Rules())
     assert capsys.readouterr().err == ""
 
 

@@ -10,7 +10,7 @@ from .. import options
 from ..release_steps import By, now, publish_next, who
 from ..releases import Name, Store, open_store
 from .candidates import check_candidate
-from .inputs import check_rate, check_unit, note_missing_reviews, parse_share, read_rules
+from .inputs import check_rate, check_unit, note_missing_ratios, note_missing_reviews, parse_share, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,6 +198,7 @@ def _start(
         _refuse_second(state)
         digest = check_candidate(open_store(settings, name, store), state, version)
         note_missing_reviews(settings, judged)
+        note_missing_ratios(settings, judged)
         if rate is not None:
             print_expectation(judged, part, rate)
         experiment = Experiment(

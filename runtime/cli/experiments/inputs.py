@@ -57,6 +57,17 @@ def read_rules(path: Path | None) -> "Rules":
     return YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
 
 
+def note_missing_ratios(settings: "Settings", rules: "Rules") -> None:
+    """Print a line where the rules judge by a ratio of the user's own and these settings name no topic of its events."""
+    own = [measure.key for measure in (*rules.goals, *rules.guardrails) if measure.measure == "ratio"]
+    if own and settings.experiments.ratios is None:
+        typer.echo(
+            f"experiments.ratios is not set in these settings: where `murmura serve` has the same, no event is read, "
+            f"and {own[0]} decides nothing",
+            err=True,
+        )
+
+
 def note_missing_reviews(settings: "Settings", rules: "Rules") -> None:
     """Print a line where the rules judge by agreement and these settings ask nobody at random."""
     by_agreement = [measure.key for measure in (*rules.goals, *rules.guardrails) if measure.measure == "agreement"]
