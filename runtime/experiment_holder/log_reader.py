@@ -12,8 +12,11 @@ from ..experiments.run import AHEAD_MINUTES, Content, ExperimentRun, Skipped
 from ..experiments.units import Place
 from ..kafka.groupless_reader import PartitionsReader, open_reader
 from ..kafka.topics import is_mock_cluster
+from ..observe.logs import get_logger
 from ..settings.settings import KafkaSettings
 from .records import UNREADABLE, Read
+
+log = get_logger(__name__)
 
 _FETCH_BYTES: Final = 4 * 1024 * 1024
 _POLL_MS: Final = 200
@@ -38,11 +41,18 @@ class LogReader:
         """Records that were not read yet at the last look."""
 
     async def begin(self, runs: Collection[ExperimentRun]) -> None:
-        """Go back, or on, to where the first of these experiments has to read from."""
+        """Go back, or on, to where the first of these experiments has to read from, or to what is left of a log."""
         partitions = list(self._consumer.assignment())
         for run in runs:
             new = [each for each in partitions if name_log(each) not in run.positions]
             run.positions |= await self._find_starts(run, new)
+        firsts, ends = await self._consumer.beginning_offsets(partitions), await self._consumer.end_offsets(partitions)
+        for run in runs:
+            for each in partitions:
+                if gone := run.keep_within(name_log(each), firsts[each], ends[each]):
+                    log.warning(
+                        "an experiment lacks records", experiment=run.experiment.id, log=name_log(each), records=gone
+                    )
         for each in partitions:
             self._consumer.seek(each, min(run.positions[name_log(each)] for run in runs))
         self._times = LogTimes()
@@ -71,11 +81,11 @@ class LogReader:
                 partition, offset = record
                 place, read = Place(name_log(partition), offset, now_minute), Read(Skipped(UNREADABLE))
             else:
-                log = f"{record.topic}/{record.partition}"
-                place = Place(log, record.offset, record.timestamp // 60_000)
+                name = f"{record.topic}/{record.partition}"
+                place = Place(name, record.offset, record.timestamp // 60_000)
                 read = self._decoders[record.topic](record)
                 if place.minute <= now_minute + AHEAD_MINUTES:
-                    self._times.note(log, place.minute)
+                    self._times.note(name, place.minute)
             for run in runs:
                 run.read(place, _choose_content(read, run), now_minute)
 

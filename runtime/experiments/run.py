@@ -137,6 +137,19 @@ class ExperimentRun:
         else:
             self.ledger.count_event(place, content.to, content.event)
 
+    def keep_within(self, log: str, first: int, end: int) -> int:
+        """Go on within what there is of a log, from `first` to before `end`; return how many records are gone.
+
+        Those that retention deleted before they were read, or read again for open units, are counted as `deleted`. A log that
+        is shorter than what was read is another one: what is there by now is not read.
+        """
+        position = self.positions[log]
+        gone = max(first - position, 0)
+        if gone:
+            self.ledger.tally.skipped["deleted"] += gone
+        self.positions[log] = min(max(position, first), end)
+        return gone or max(position - end, 0)
+
     def find_begin(self) -> dict[str, int]:
         """Return by log the offset from which a successor has to read."""
         return self.ledger.find_safe_offsets(self.positions)

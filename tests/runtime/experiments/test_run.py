@@ -229,6 +229,14 @@ def test_events_of_a_ratio_that_no_rule_names_are_in_no_sum() -> None:
     assert run.ledger.tally.skipped == {"unknown_ratio": 1}
 
 
+def test_a_run_goes_on_within_what_is_left_of_a_log_and_counts_what_is_gone() -> None:
+    run = ExperimentRun("desk", VERSIONS, _experiment())
+    run.positions = {"a": 5, "b": 5, "c": 5, "d": 5}
+    gone = [run.keep_within(log, *ends) for log, ends in {"a": (0, 9), "b": (8, 9), "c": (0, 2), "d": (5, 5)}.items()]
+    assert (gone, run.positions) == ([0, 3, 3, 0], {"a": 5, "b": 8, "c": 2, "d": 5})
+    assert run.ledger.tally.skipped == {"deleted": 3}
+
+
 def test_the_turns_of_a_conversation_are_one_unit_also_where_each_request_is_one() -> None:
     experiment = _experiment().model_copy(update={"unit": "request"})
     assignment = Assignment(experiment.id, experiment.unit, experiment.share)
