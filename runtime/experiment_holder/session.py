@@ -81,7 +81,8 @@ class Session:
 
     async def _follow_releases(self, now: float) -> None:
         await read_to_end(self._releases, self._known)
-        await self._send(self._held.follow(self._known.states, utc_now()))
+        # In a thread: what was kept of a large experiment takes seconds to take over, and answers do not wait for it.
+        await self._send(await asyncio.to_thread(list, self._held.follow(self._known.states, utc_now())))
         for problem in self._held.problems:
             log.error("an experiment is read from its start again", why=problem)
         self._held.problems.clear()
