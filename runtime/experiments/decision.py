@@ -52,23 +52,25 @@ def decide(rules: Rules, sums: Sums, units: tuple[int, int], hours: float, misma
     number of units and hours on; nothing is concluded from sides that are filled unevenly.
     """
     goals = judge(rules.goals, sums, rules.alpha, rules.tuning)
-    guardrails = judge(rules.guardrails, sums, rules.alpha, rules.tuning)
+    guardrails = judge(rules.guardrails, sums, rules.alpha, rules.tuning, guards=True)
     action, why = _choose_action(rules, goals, guardrails, units, hours, mismatch)
     return Decision(action, why, goals, guardrails)
 
 
-def judge(measures: Sequence[Measure], sums: Sums, alpha: float, tuning: int) -> tuple[Judged, ...]:
-    """Return the improvement of each measure; `alpha` is divided among them."""
+def judge(
+    measures: Sequence[Measure], sums: Sums, alpha: float, tuning: int, *, guards: bool = False
+) -> tuple[Judged, ...]:
+    """Return the improvement of each measure; `alpha` is divided among them. `guards`: they are guardrails."""
     return tuple(
-        _judge(measure, *sums.get(measure.key, _NOTHING), alpha / len(measures), tuning) for measure in measures
+        orient(
+            measure,
+            estimate_effect(*sums.get(measure.key, _NOTHING), alpha / len(measures), tuning, guards=guards),
+        )
+        for measure in measures
     )
 
 
 _NOTHING = (RatioSums(), RatioSums())
-
-
-def _judge(measure: Measure, candidate: RatioSums, control: RatioSums, alpha: float, tuning: int) -> Judged:
-    return orient(measure, estimate_effect(candidate, control, alpha, tuning))
 
 
 def orient(measure: Measure, effect: Effect) -> Judged:

@@ -21,12 +21,15 @@ class Effect:
     high: Number
 
 
-def estimate_effect(candidate: RatioSums, control: RatioSums, alpha: float, tuning: int) -> Effect:
+def estimate_effect(
+    candidate: RatioSums, control: RatioSums, alpha: float, tuning: int, *, guards: bool = False
+) -> Effect:
     """Return the difference of the ratios with an asymptotic confidence sequence.
 
     All intervals of an experiment, at whatever units one looks, hold the true difference together with probability
     1 - `alpha`. `tuning` is the number of units of both sides at which the interval is narrowest. There is none before
-    each side has `FEWEST_EVENTS` units with an event and as many with a miss.
+    each side has `FEWEST_EVENTS` units with an event and as many with a miss. `guards`: there is one too where both sides
+    would have as many if they were equal, so that a side that has none because it is so much worse is judged.
 
     Source: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, Time-uniform central limit theory and asymptotic confidence
     sequences, Annals of Statistics 2024, theorem 2.2; the choice of rho, appendix C.3.
@@ -36,6 +39,8 @@ def estimate_effect(candidate: RatioSums, control: RatioSums, alpha: float, tuni
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.sqrt(_estimate_variance(candidate, control)) * _boundary(units, alpha, tuning)
     known = np.logical_and(_has_events(candidate), _has_events(control))
+    if guards:
+        known = np.logical_or(known, _would_have_events(candidate, control))
     low, high = np.where(known, difference - half, np.nan), np.where(known, difference + half, np.nan)
     return Effect(_number(difference), _number(low), _number(high))
 
@@ -74,6 +79,17 @@ def _boundary(units: Number, alpha: float, tuning: int) -> Number:
 
 def _has_events(sums: RatioSums) -> np.ndarray:
     return np.minimum(sums.with_event, sums.without_event) >= FEWEST_EVENTS
+
+
+def _would_have_events(candidate: RatioSums, control: RatioSums) -> np.ndarray:
+    """Return whether each side is expected to have enough events and misses by the rate of both together.
+
+    Source: the rule for expected counts of chi-squared tests; Cochran, The chi-squared test of goodness of fit, 1952.
+    """
+    pooled, fewer = candidate + control, np.minimum(candidate.units, control.units)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = fewer * np.minimum(pooled.with_event, pooled.without_event) / np.asarray(pooled.units)
+    return np.asarray(expected >= FEWEST_EVENTS)
 
 
 def _number(values: np.ndarray) -> Number:

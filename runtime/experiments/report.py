@@ -127,7 +127,7 @@ def _make_rows(role: Role, judged: Sequence[Judged], sums: Sums, alpha: float, t
 
 def _make_row(key: str, role: Role, sums: Sums, alpha: float, tuning: int, judged: Judged | None = None) -> Row:
     candidate, control = sums.get(key, (NOTHING, NOTHING))
-    effect = estimate_effect(candidate, control, alpha, tuning)
+    effect = estimate_effect(candidate, control, alpha, tuning, guards=role == "guardrail")
     measure: Measure | None = judged.measure if judged else None
     return Row(
         key=key,

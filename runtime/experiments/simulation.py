@@ -74,7 +74,7 @@ def simulate(setup: Setup, runs: int, seed: int = 0) -> Simulated:
         candidate += _draw(random, on_candidate, setup.rate + setup.improvement, setup)
         control += _draw(random, a_look - on_candidate, setup.rate, setup)
         goal = _estimate(candidate, control, setup, setup.goals)
-        guardrail = goal if setup.guardrails == setup.goals else _estimate(candidate, control, setup, setup.guardrails)
+        guardrail = _estimate(candidate, control, setup, setup.guardrails, guards=True)
         low, high = goal[0], guardrail[1]
         covered &= ~((low > setup.improvement) | (high < setup.improvement))
         running = np.isnan(promoted) & np.isnan(stopped)
@@ -84,12 +84,14 @@ def simulate(setup: Setup, runs: int, seed: int = 0) -> Simulated:
     return Simulated(promoted, stopped, covered)
 
 
-def _estimate(candidate: RatioSums, control: RatioSums, setup: Setup, measures: int) -> tuple[Array, Array]:
+def _estimate(
+    candidate: RatioSums, control: RatioSums, setup: Setup, measures: int, *, guards: bool = False
+) -> tuple[Array, Array]:
     """Return the ends of the intervals of one of so many measures; NaN where there is none."""
     if measures == 0:
         nothing = np.full(np.shape(candidate.units), np.nan)
         return nothing, nothing
-    effect = estimate_effect(candidate, control, setup.alpha / measures, setup.tuning)
+    effect = estimate_effect(candidate, control, setup.alpha / measures, setup.tuning, guards=guards)
     return np.asarray(effect.low), np.asarray(effect.high)
 
 

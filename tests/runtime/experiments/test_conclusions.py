@@ -66,6 +66,16 @@ def test_there_is_no_interval_before_enough_events() -> None:
         assert math.isnan(estimate_effect(_binary(100, 100), few, 0.05, 5000).high)
 
 
+def test_a_guardrail_stops_a_candidate_that_has_no_event_at_all() -> None:
+    right, wrong = _binary(900, 100), _binary(0, 1000)
+    assert _decide(wrong, right).action == "stop"
+    assert _decide(right, wrong).action == "wait"  # a goal needs events of both kinds on both sides
+    errors = {"errors": (_binary(300, 700), _binary(0, 1000))}
+    assert decide(Rules(), errors, (1000, 1000), 1.0, 1.0).action == "stop"
+    assert _decide(_binary(0, 20), _binary(20, 0)).action == "wait"  # ten of each were to come on a side
+    assert math.isnan(estimate_effect(wrong, right, 0.05, 5000).low)
+
+
 def test_a_mismatch_is_a_chi_squared_test() -> None:
     assert find_mismatch(500.0, 250.0, 500.0) == 1.0
     assert find_mismatch(500.0, 250.0, 500.0 + 1.96 * math.sqrt(250.0)) == pytest.approx(0.05, abs=0.001)
