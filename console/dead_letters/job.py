@@ -22,6 +22,8 @@ from ..web.people import Refused
 log = get_logger(__name__)
 
 _PREVIEW_S: Final = 60.0
+MOST_PREVIEWS: Final = 2
+"""Counts at a time: each reads the whole topic."""
 TARGETS: Final = (RETRIES, ORIGINAL)
 
 
@@ -57,12 +59,22 @@ class Redrives:
     ) -> None:
         """`known` returns the installed agents, whose order decides what may be sent."""
         self._settings, self._known, self._clock = settings, known, clock
+        self._previews = 0
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.latest: Progress | None = None
 
     async def preview(self, plan: Plan) -> Tally:
-        """Return what would be sent now. Raises MurmuraError, also after a minute."""
+        """Return what would be sent now. Raises MurmuraError, also after a minute, and Refused while two others count."""
+        if self._previews >= MOST_PREVIEWS:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, f"{MOST_PREVIEWS} others are counting: wait for them.")
+        self._previews += 1
+        try:
+            return await self._count(plan)
+        finally:
+            self._previews -= 1
+
+    async def _count(self, plan: Plan) -> Tally:
         rules = await make_rules(self._settings, plan.to, self._known(), out_of_order=plan.out_of_order)
         scan = LetterScan(self._settings.kafka, self._settings.dead_letters)
         try:

@@ -4,13 +4,18 @@ import asyncio
 import re
 
 import httpx
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from test_dead_letter_index import letter
 
 from murmura.console.assembly import assemble
+from murmura.console.dead_letters.job import MOST_PREVIEWS, Plan, Redrives
 from murmura.console.server import serve
+from murmura.console.web.people import Refused
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.redrive.rules import Tally
 from murmura.runtime.settings.settings import Settings
+from murmura.runtime.wire.dead_letter_records import Selection
 
 TOPICS = {"murmura.deadletters": 1, "murmura.retries": 3, "requests": 1}
 
@@ -53,3 +58,20 @@ async def test_letters_are_listed_previewed_sent_once_and_shown_as_sent():
             assert [(await consumer.getone()).value for _ in range(3)] == [b'{"text": "hello"}'] * 3
         stop.set()
         await running
+
+
+async def test_a_third_preview_waits_for_the_first_two(monkeypatch):
+    redrives, plan, may_end = Redrives(Settings(), list), Plan(Selection()), asyncio.Event()
+
+    async def count(plan):
+        await may_end.wait()
+        return Tally()
+
+    monkeypatch.setattr(redrives, "_count", count)
+    counting = [asyncio.create_task(redrives.preview(plan)) for _ in range(MOST_PREVIEWS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Refused, match="wait for them"):
+        await redrives.preview(plan)
+    may_end.set()
+    await asyncio.gather(*counting)
+    assert await redrives.preview(plan) == Tally()
