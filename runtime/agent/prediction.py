@@ -14,9 +14,10 @@ class Prediction(Mapping[str, Output]):
     """The model's outputs for one text by task, the model's name and version, and whether the text was truncated.
 
     `vector` is that of the text, where it was asked for. `variant`: as what the model answered, for who asked an engine. `pass_ratio`: how slow the pass was, where results name it.
+    `candidate_failed`: whether a candidate failed on the text before.
     """
 
-    __slots__ = ("model", "outputs", "pass_ratio", "truncated", "variant", "vector")
+    __slots__ = ("candidate_failed", "model", "outputs", "pass_ratio", "truncated", "variant", "vector")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Prediction(Mapping[str, Output]):
         self.vector = vector
         self.variant: Literal["current", "candidate"] = variant
         self.pass_ratio: float | None = None
+        self.candidate_failed = False
 
     def __getitem__(self, task: str) -> Output:
         return self.outputs[task]

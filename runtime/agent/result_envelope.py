@@ -57,7 +57,7 @@ class ResultEnvelope:
         result_id = self._ids(request_id) if same_source else prediction_id(self._agent, request.source, request_id)
         subject, id_bytes, time_bytes = request_id.encode(), result_id.encode(), time.encode()
         value = (
-            b'{"request_id":%b,"prediction_id":"%b%b%d,"offset":%d,"timestamp":%d},"outputs":%b,"truncated":%b%b,"metadata":%b,"time":"%b"}'
+            b'{"request_id":%b,"prediction_id":"%b%b%d,"offset":%d,"timestamp":%d},"outputs":%b,"truncated":%b%b%b,"metadata":%b,"time":"%b"}'
             % (
                 _encode(request_id),
                 id_bytes,
@@ -68,6 +68,7 @@ class ResultEnvelope:
                 _encode(outputs),
                 b"true" if prediction.truncated else b"false",
                 b"" if ratio is None else b',"pass_ratio":%.4g' % ratio,
+                b',"candidate_failed":true' if prediction.candidate_failed else b"",
                 _encode(request.metadata) if request.metadata else b"{}",
                 time_bytes,
             )

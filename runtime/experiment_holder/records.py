@@ -57,6 +57,7 @@ class _Result(msgspec.Struct):
     metadata: dict[str, str] = {}
     pass_ratio: float | None = None
     conversation: str | None = None
+    candidate_failed: bool = False
 
 
 class _Review(msgspec.Struct):
@@ -95,7 +96,7 @@ def read_result(record: Record) -> Read | None:
         request_id=result.request_id,
         metadata=result.metadata,
         prediction_id=result.prediction_id,
-        counts=count_answer(reasons),
+        counts=count_answer(reasons, candidate_failed=result.candidate_failed),
         version=result.model.version,
         by_candidate=result.model.variant == "candidate",
         pass_ratio=result.pass_ratio,

@@ -39,12 +39,17 @@ def find_unit(unit: Unit, key: bytes | None, request_id: str, metadata: Mapping[
 def count_result(result: Result) -> Counts:
     """Return what an answer says of a version: that it is one, and which of its classifications were withheld and why."""
     outputs = result.outputs.items()
-    return count_answer({task: output.reason for task, output in outputs if isinstance(output, ClassificationOutput)})
+    reasons = {task: output.reason for task, output in outputs if isinstance(output, ClassificationOutput)}
+    return count_answer(reasons, candidate_failed=result.candidate_failed)
 
 
-def count_answer(reasons: Mapping[str, str | None]) -> Counts:
-    """Return the same; `reasons` says by classification task why there is no label, None where there is one."""
-    counts: Counts = {"errors": (0.0, 1.0)}
+def count_answer(reasons: Mapping[str, str | None], *, candidate_failed: bool = False) -> Counts:
+    """Return the same; `reasons` says by classification task why there is no label, None where there is one.
+
+    `candidate_failed`: the current version answered in place of a candidate that failed on the record: an error of its side,
+    since nobody answers in its place once it is current.
+    """
+    counts: Counts = {"errors": (float(candidate_failed), 1.0)}
     for task, reason in reasons.items():
         _add(counts, "withheld", task, reason == "below_threshold")
         _add(counts, "out_of_scope", task, reason == "out_of_scope")

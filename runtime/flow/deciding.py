@@ -163,6 +163,7 @@ class Deciding:
             prediction = Prediction(own_outputs, entry.encoded.truncated, model)
             if delivery.chosen is not None:
                 prediction.pass_ratio = entry.pass_ratio
+                prediction.candidate_failed = delivery.current_only
             same_partition = (delivery.request.topic, bound.agent.output) in self._aligned_pairs
             return answer(bound, delivery.request, prediction, now, same_partition=same_partition)
         except RecordError:

@@ -76,7 +76,7 @@ class Delivery:
         self.request = request
         self.attempt = attempt
         self.current_only = False
-        """Whether a candidate has failed on it, so that the current version answers it."""
+        """Whether the candidate of the experiment has failed on it, so that the current version answers it."""
         self.chosen: Chosen | None = None
         """The side that answers while an experiment runs; parts of the record have the same."""
         self.bytes = held_bytes(record, request.text, request.text_pair)
@@ -99,7 +99,7 @@ class Delivery:
         if self.chosen is None or self.chosen.experiment != assignment.experiment:
             request = self.request
             side = assignment.choose_side(request.key, request.request_id, request.metadata or {})
-            self.chosen = Chosen(assignment.experiment, side, assignment.unit)
+            self.chosen, self.current_only = Chosen(assignment.experiment, side, assignment.unit), False
         return self.chosen.side
 
     def find_unit(self) -> str | None:

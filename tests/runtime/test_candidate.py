@@ -215,6 +215,7 @@ async def test_a_request_that_only_the_candidate_fails_on_is_answered_by_the_cur
     process.put_candidate(model(2, broken=["bad"]))
     assert await process.answer(b1="bad", b2="good") == {"b1": (1, "current"), "b2": (2, "candidate")}
     assert process.faults == []
+    assert {each.request_id for each in process.taken("out", Result) if each.candidate_failed} == {"b1"}
 
 
 async def test_a_candidate_that_an_agent_cannot_work_with_changes_nothing(process):

@@ -54,6 +54,16 @@ def test_a_result_is_an_answer_of_a_version() -> None:
     )
 
 
+def test_an_answer_in_place_of_a_candidate_that_failed_is_an_error() -> None:
+    errors = []
+    for failed in ({}, {"candidate_failed": True}):
+        read = read_result(_record(_result(model={"name": "desk", "version": 1}, **failed)))
+        assert read is not None
+        assert isinstance(read.content, Answer)
+        errors.append(read.content.counts["errors"])
+    assert errors == [(0, 1), (1, 1)]
+
+
 def test_what_is_no_answer_of_a_version_counts_nothing() -> None:
     assert read_result(_record({"turn": 1})) is None
     assert read_result(_record(_result(model=None))) is None

@@ -74,6 +74,16 @@ def test_how_slow_the_pass_was_stands_in_a_result_that_has_it():
     assert message.value.replace(b',"pass_ratio":1.235', b"") == msgspec.json.encode(fields(BOUND, request, prediction))
 
 
+def test_a_result_in_place_of_a_candidate_that_failed_says_so():
+    request = Incoming("t", request_id="r", topic="in", partition=0, offset=0, timestamp=0)
+    prediction = Prediction(OUTPUTS, False, ("m", 1))
+    prediction.candidate_failed = True
+    ((message,), _) = answer(BOUND, request, prediction, TIME)
+    assert Result.model_validate_json(message.value).candidate_failed
+    expected = msgspec.json.encode(fields(BOUND, request, prediction))
+    assert message.value.replace(b',"candidate_failed":true', b"") == expected
+
+
 @given(requests, models, st.booleans())
 def test_the_bytes_are_those_of_the_fields(request, model, truncated):
     prediction = Prediction(OUTPUTS, truncated, model)
