@@ -11,6 +11,7 @@ from ..errors import Closed, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..output.delivery import Delivery, coordinates
+from ..output.held_parts import split_off
 from ..output.outbox import Outbox
 from ..output.outcome import Outcome, Outgoing
 from ..output.result import Answer, answer
@@ -27,7 +28,8 @@ class Deciding:
 
     Invariants:
     - every entry gets messages or a dead letter, is held, or is Closed (and will be delivered again);
-    - a failure of one agent or one record does not affect the others.
+    - a failure of one agent or one record does not affect the others;
+    - no dead letter comes of a candidate's answer, and no agent is suspended for one.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Deciding:
                 return self._schedule_retry(outcome, delivery, name, cause)
             why = describe_origin(error.__cause__ or error)
             log.error("an agent failed", agent=name, error=str(error), why=why, **coordinates(delivery.record))
+            if bound.variant == "candidate":
+                return self._ask_about_current(delivery, entry, name)
             return self._fail(outcome, delivery, name, error)
         if name in self._suspending.unclean:
             self._suspending.record_answer(name)
@@ -114,6 +118,17 @@ class Deciding:
         ends = outcome.answered if has_result else outcome.silent
         ends.setdefault((name, request.topic), []).append(record)
         return False
+
+    def _ask_about_current(self, delivery: Delivery, entry: Entry, name: str) -> bool:
+        """Ask an agent that failed on a candidate's answer about that of the current version; True when the delivery has no other
+        part.
+        """
+        whole = len(delivery.asked) == 1
+        part = delivery if whole else split_off(delivery, name)
+        part.current_only, part.span = True, None
+        self._metrics.versions.failed(find_version(entry), 1)
+        self._suspending.releases.requeue(part.partition, part)
+        return whole
 
     def _schedule_retry(self, outcome: Outcome, delivery: Delivery, name: str, cause: BaseException | None) -> bool:
         """Schedule another attempt at an agent's part; True when the delivery has no other part."""

@@ -218,6 +218,17 @@ async def test_a_request_that_only_the_candidate_fails_on_is_answered_by_the_cur
     assert {each.request_id for each in process.taken("out", Result) if each.candidate_failed} == {"b1"}
 
 
+async def test_an_agent_that_fails_on_a_candidates_answer_is_asked_about_that_of_the_current_version(process):
+    process.put_candidate(model(2))
+    ON_ATTEMPT["odd"] = lambda: 1 / 0
+    results = await process.send({"id": "b1", "text": "odd"})
+    assert {(each.agent, each.model.version, each.candidate_failed) for each in results} == {
+        ("classification", 2, False),
+        ("second", 1, True),
+    }
+    assert not process.dispatcher.has_work
+
+
 async def test_a_candidate_that_an_agent_cannot_work_with_changes_nothing(process):
     with pytest.raises(SetupError, match="task intent is not one of"):
         process.put_candidate(model(2, MOOD))
