@@ -36,6 +36,7 @@ class Backlog:
         self._candidates: dict[int, OnFailed] = {}
         """By the identity of the model, which the policy keeps alive."""
         self._failed_in_a_row = Counter[int]()
+        """By the identity of a candidate: those of several models fail apart."""
         self._on_idle: list[Callable[[], None]] = []
 
     @property
@@ -71,14 +72,17 @@ class Backlog:
     def load(self, model: Any, terms: VersionTerms, on_failed: OnFailed | None = None) -> None:
         """Add a version, or change its terms. `on_failed`: it is a candidate; called once when it has failed."""
         self.policy.load(model, terms)
-        self._candidates.pop(id(model), None)
-        self._failed_in_a_row.clear()
+        self._forget_candidate(model)
         if on_failed is not None:
             self._candidates[id(model)] = on_failed
 
+    def _forget_candidate(self, model: Any) -> OnFailed | None:
+        self._failed_in_a_row.pop(id(model), None)
+        return self._candidates.pop(id(model), None)
+
     def retire(self, model: Any) -> None:
         """Let what waits for a version leave first; it is freed when its last batch and its last reply have ended."""
-        self._candidates.pop(id(model), None)
+        self._forget_candidate(model)
         self.policy.retire(model)
         self.free_lanes()
 
@@ -96,10 +100,10 @@ class Backlog:
 
     def fail_candidate(self, model: Any, fault: DeviceFailed) -> list[Entry]:
         """Unload a candidate that has failed, and tell its owner; returns its entries. At the next failure only these."""
-        on_failed = self._candidates.pop(id(model), None)
+        on_failed = self._forget_candidate(model)
         if on_failed is not None:
             log.error("a candidate failed, the current version answers instead", why=str(fault))
-            on_failed(fault)
+            call_safely(on_failed, fault)
         return self.unload(model)
 
     def separate_failed(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -108,12 +112,11 @@ class Backlog:
         """
         complete, failed = separate_failed(entries)
         if complete:
-            self._failed_in_a_row.clear()
-        if not failed:
+            self._failed_in_a_row.pop(id(complete[0].model), None)
+        if not failed or not self.is_candidate(model := failed[0].model):
             return complete, failed
-        model = failed[0].model
         self._failed_in_a_row[id(model)] += len(failed)
-        if self.is_candidate(model) and self._failed_in_a_row[id(model)] >= FAILED_IN_A_ROW:
+        if self._failed_in_a_row[id(model)] >= FAILED_IN_A_ROW:
             failed += self.fail_candidate(model, DeviceFailed(f"it failed on {FAILED_IN_A_ROW} records in a row"))
         return complete, failed
 

@@ -97,6 +97,33 @@ async def test_a_candidate_that_fails_on_every_record_is_unloaded_though_its_ref
     assert all(entry.error is None and entry.model is model for entry in sink.entries)
 
 
+async def test_a_candidate_that_fails_on_every_record_is_unloaded_while_the_candidate_of_another_model_answers(world):
+    batcher, _, candidate, sink, faults, ask = world
+    other, others_faults = GatedModel(version=3), []
+    batcher.load(other, TERMS, 5.0, others_faults.append)
+    texts = [f"text {number}" for number in range(FAILED_IN_A_ROW)]
+    candidate.broken = frozenset(texts)
+    for number, text in enumerate(texts):
+        ask(text)
+        ask("good", of=other)
+        await until(lambda at_least=2 * number + 2: len(sink.entries) >= at_least)
+    assert (len(faults), others_faults, batcher.backlog.policy.is_loaded(other)) == (1, [], True)
+
+
+async def test_no_text_is_lost_where_the_owner_of_a_failing_candidate_raises(model, start):
+    batcher, candidate, reported = start(model), GatedModel(version=2), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    sink = Taking(batcher, model)
+    batcher.load(candidate, TERMS, 5.0, lambda fault: 1 / 0)
+    candidate.device_works = False
+    (entry,) = entries_of(candidate, sink, "one")
+    entry.model = candidate
+    batcher.submit([entry])
+    await sink.holds(1)
+    assert (sink.entries[0].error, sink.entries[0].model is model) == (None, True)
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
 async def test_a_candidate_that_became_current_fails_like_any_current_version(world):
     batcher, model, candidate, sink, faults, ask = world
     batcher.swap(model, candidate, TERMS, 5.0)
