@@ -140,36 +140,43 @@ class Feeding:
             encoded = await self._engine.encode(texts, model, windows if any(windows) else None)
         except BaseException as error:  # a panic of the tokenizer is not an Exception
             if self._ends_process(version, error):
-                self._under_way.end(sum(delivery.bytes for delivery in deliveries))
-                self._on_done(len(deliveries))
+                self._leave(deliveries)
                 raise
             await self._admit_failed(version, deliveries, error)
             return
         if not self._versions.has(version):
             await self._divide_and_admit(deliveries)
             return
-        self._engine.submit(
-            [
-                Entry(
-                    delivery.given,
-                    delivery.tasks(),
-                    ids,
-                    self._sink,
-                    delivery,
-                    delivery.route.thresholds,
-                    model,
-                )
-                for delivery, ids in zip(deliveries, encoded, strict=True)
-            ]
-        )
+        pairs = zip(deliveries, encoded, strict=True)
+        entries = [
+            Entry(each.given, each.tasks(), ids, self._sink, each, each.route.thresholds, model) for each, ids in pairs
+        ]
+        try:
+            self._engine.submit(entries)
+        except Closed:
+            self._leave(deliveries)
+            raise
 
     async def _divide_and_admit(self, deliveries: list[Delivery]) -> None:
         """Submit deliveries to the versions that answer them now."""
-        for version, part in self._divide(deliveries):
-            await self._admit(version, part)
+        await self._admit_parts([*self._divide(deliveries)])
+
+    async def _admit_parts(self, parts: Sequence[tuple[LoadedVersion, list[Delivery]]]) -> None:
+        """Admit parts one after the other; where one ends the process, those behind it are left, too."""
+        for done, (version, part) in enumerate(parts, 1):
+            try:
+                await self._admit(version, part)
+            except BaseException:
+                self._leave([delivery for _, left in parts[done:] for delivery in left])
+                raise
+
+    def _leave(self, deliveries: Sequence[Delivery]) -> None:
+        """End deliveries that are neither answered nor rejected, since the process ends: a drain does not wait for them."""
+        self._under_way.end(sum(delivery.bytes for delivery in deliveries))
+        self._on_done(len(deliveries))
 
     def _ends_process(self, version: LoadedVersion, error: BaseException) -> bool:
-        """Return whether neither a text nor a candidate is at fault: a drain does not wait for these records."""
+        """Return whether neither a text nor a candidate is at fault."""
         if isinstance(error, DeviceFailed):
             return self._versions.has(version)  # the engine has unloaded a candidate
         return isinstance(error, (Closed, asyncio.CancelledError, KeyboardInterrupt, SystemExit))
@@ -179,8 +186,7 @@ class Feeding:
         if not self._versions.has(version):
             await self._divide_and_admit(deliveries)
         elif len(deliveries) > 1:
-            for delivery in deliveries:
-                await self._admit(version, [delivery])
+            await self._admit_parts([(version, [delivery]) for delivery in deliveries])
         elif version is self._versions.candidate:
             deliveries[0].current_only = True
             await self._divide_and_admit(deliveries)

@@ -11,7 +11,7 @@ from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.agent import agent
 from murmura.runtime.agent.routes import make_routes
-from murmura.runtime.errors import DeviceFailed, MurmuraError, RecordTooLarge
+from murmura.runtime.errors import Closed, DeviceFailed, MurmuraError, RecordTooLarge
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.kafka.offset_tracker import Tracker
 from murmura.runtime.observe.metrics import Metrics
@@ -325,3 +325,16 @@ async def test_a_text_that_makes_the_tokenizer_panic_is_a_dead_letter_alone(monk
     assert line.reasons() == ["invalid"]
     assert sum(m.topic == "out" for m in line.broker.taken) == 2
     assert line.committable == 3
+
+
+async def test_a_drain_does_not_wait_for_texts_behind_one_with_which_the_process_ends(monkeypatch):
+    line = Line(FakeModel([INTENT]))
+
+    async def end(texts, model=None, windows=None):
+        raise Panic if len(texts) > 1 else Closed("the engine is not running")
+
+    monkeypatch.setattr(line.engine, "encode", end)
+    line.receive("one", "two", "three")
+    with pytest.raises(Closed):
+        await line.feeding
+    assert await line.dispatcher.drain(0.0)
