@@ -1,10 +1,9 @@
-"""Runs batches of texts and steps of replies in threads, and delivers every answer on the event loop."""
+"""Starts batches of texts and steps of replies, and delivers every answer."""
 
 import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Final
 
 from ..errors import Closed, DeviceFailed
@@ -15,24 +14,23 @@ from .delivery import call_safely, close, deliver, return_entries
 from .device_guard import DeviceGuard, Job
 from .device_slots import STEPS_BETWEEN_PASSES
 from .entry import Entry
+from .job_runs import JobRuns
 from .observer import BatchObserver
 from .policy import BatchLimits
 from .reply_lanes import ReplyLane, StepResult
 from .run_reports import RunReports
-from .run_threads import RunThreads, join_threads
-from .runs import Answers, BatchModel, BatchRuns
+from .run_threads import join_threads
+from .runs import Answers, BatchModel
 from .version_queue import VersionTerms
 
 log = get_logger(__name__)
 
 SHORTEST_DEADLINE_S: Final = 5.0
 """Minimum deadline of a forward pass, regardless of the time measured at start."""
-_CHECKS_PER_DEADLINE: Final = 8
 
 
 class Batcher:
-    """Owns the queue, the replies and the threads that run the model. Used on one event loop; only the model's calls run in
-    threads.
+    """Owns the queue, the replies and what runs. Used on one event loop.
 
     Invariants:
     - every submitted entry is delivered once to its sink, with outputs or an error, unless it is cancelled;
@@ -40,7 +38,7 @@ class Batcher:
     - a batch is closed only when a thread is free for it;
     - an entry with tasks that generate goes on from its pass to a lane, and is delivered with its replies;
     - while the device fails, entries wait in order, and none fails because of it;
-    - no entry fails because of a candidate: it returns to its sink, for the current version;
+    - no entry fails because of a candidate, also where a run of it does not end: it returns to its sink, for the current version;
     - nothing is awaited, locked or logged per entry.
     """
 
@@ -57,7 +55,7 @@ class Batcher:
         steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
         """`terms`: those of `model`. `deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice
-        that time, the device is given up. A single text above the token budget gets proportionally longer.
+        that time, the device is given up, unless it is a candidate's. A single text above the token budget gets proportionally longer.
         `steps_between_passes`: see `DeviceSlots`.
         """
         self.model = model
@@ -67,8 +65,9 @@ class Batcher:
         self.backlog.load(model, terms or limits.terms)
         self._clock = clock
         self._reports = RunReports(observer, clock)
-        self._threads = RunThreads()
-        self._runs, self._deadline_s = BatchRuns(deadline_s), deadline_s
+        self._runs = JobRuns(
+            deadline_s, clock, on_pass=self._finish_pass, on_step=self._finish_step, on_stuck=self._leave_stuck
+        )
         self._guard = DeviceGuard(
             breaker or BreakerLimits(), probe=self._probe, resume=self._start_batches, give_up=self.give_up
         )
@@ -76,7 +75,6 @@ class Batcher:
         """Called once when the device is given up, before all entries end with Closed."""
         self._lost = False
         self._running: dict[int, Job] = {}
-        self._watch: asyncio.TimerHandle | None = None
         self._room: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -95,15 +93,14 @@ class Batcher:
     def start(self) -> None:
         """Start the threads. Call it on the event loop that calls all other methods."""
         self._loop = asyncio.get_running_loop()
-        self._threads.start(self.limits.max_in_flight)
-        self._end_overdue_runs()
+        self._runs.start(self.limits.max_in_flight)
 
     def submit(self, entries: Iterable[Entry]) -> None:
         """Queue tokenised entries without waiting: callers check `queued_tokens` and use `on_room`.
 
         Raises Closed, and queues none, when the batcher is stopping or not started.
         """
-        if self._closing or not self._threads.running:
+        if self._closing or not self._runs.running:
             raise Closed("the batcher is not running")
         if self._lost:
             left = [entry for entry in entries if not entry.cancelled]
@@ -129,12 +126,9 @@ class Batcher:
             pass
         finally:
             self._abandon()
-            if self._watch is not None:
-                self._watch.cancel()
-            threads = self._threads.end()
-            ended = self._runs.end_all()
+            threads = self._runs.end()
         # A thread inside a native library at interpreter exit may abort the process: wait for it to return.
-        if ended:
+        if threads:
             await asyncio.to_thread(join_threads, threads)
 
     def close_waiting(self) -> None:
@@ -149,7 +143,7 @@ class Batcher:
 
         `on_failed`: it is a candidate. When it fails, this is called, and its entries return to their sinks.
         """
-        self._deadline_s = self._runs.deadline_s = max(self._deadline_s, deadline_s)
+        self._runs.extend_deadline(deadline_s)
         self.backlog.load(model, terms, on_failed)
 
     def swap(self, before: BatchModel, model: BatchModel, terms: VersionTerms, deadline_s: float) -> None:
@@ -181,8 +175,6 @@ class Batcher:
         """Remove and return all entries that wait, and those of running steps if `running`."""
         return [*self._guard.release(), *self.backlog.drain(running=running)]
 
-    # -- on the event loop -------------------------------------------------------------------------------------------
-
     def _start_batches(self) -> None:
         if not self._guard.allows_runs or self._lost:
             return
@@ -190,7 +182,7 @@ class Batcher:
         queued = self.backlog.tokens
         while (job := self._next_job(now)) is not None:
             self._running[job.number] = job
-            self._threads.put(partial(self._run, job))
+            self._runs.put(job, job.model or self.model)
         self.backlog.free_lanes()
         self._wake_later(now)
         if self.backlog.tokens < queued:
@@ -228,7 +220,7 @@ class Batcher:
         if due is not None:
             self._timer = self._loop.call_later(max(due - now, 0.0), self._start_batches)
 
-    def _finish_job(self, job: Job, answers: Answers, began_at: float) -> None:
+    def _finish_pass(self, job: Job, answers: Answers, began_at: float) -> None:
         if self._running.pop(job.number, None) is None:
             return  # abandoned: its entries have already ended
         entries, model = job.entries, job.model or self.model
@@ -303,13 +295,21 @@ class Batcher:
             self.give_up(fault)
 
     def _probe(self) -> None:
-        self._threads.put(partial(self._run_probe, self._guard.model_to_probe(self.model)))
+        self._runs.probe(self._guard.model_to_probe(self.model), self._guard.record_probe)
 
-    def _end_overdue_runs(self) -> None:
-        """Terminate runs past their deadline, and schedule the next check."""
-        self._watch = self._loop.call_later(min(self._deadline_s / _CHECKS_PER_DEADLINE, 1.0), self._end_overdue_runs)
-        if self._runs.end_overdue(time.monotonic()):
-            self.give_up(DeviceFailed("a forward pass did not end at twice its deadline", lost=True))
+    def _leave_stuck(self, model: BatchModel) -> None:
+        """A run of a model does not end: unload a candidate and leave its thread to it, otherwise give the device up."""
+        fault = DeviceFailed("a forward pass did not end at twice its deadline", lost=True)
+        jobs = [job for job in self._running.values() if job.model is model]
+        if not jobs or not all(map(self.backlog.is_candidates, jobs)):
+            self.give_up(fault)
+            return
+        for job in jobs:
+            del self._running[job.number]
+        self._runs.replace_threads(len(jobs))
+        return_entries([*(entry for job in jobs for entry in job.entries), *self.backlog.fail_candidate(model, fault)])
+        self._start_batches()
+        self._end_if_idle()
 
     def give_up(self, error: DeviceFailed) -> None:
         """End all entries with Closed: this process cannot use its device any more."""
@@ -329,18 +329,4 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
         close(left)
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-
-    # -- in the threads ----------------------------------------------------------------------------------------------
-
-    def _run(self, job: Job) -> Callable[[], None]:
-        if job.lane is not None:
-            return partial(self._finish_step, job, job.lane, self._runs.step(job.lane, suspect=job.suspect))
-        began_at = self._clock()
-        model = job.model or self.model
-        answers = self._runs.answer(model, job.entries, job.terms.token_budget, suspect=job.suspect)
-        return partial(self._finish_job, job, answers, began_at)
-
-    def _run_probe(self, model: BatchModel) -> Callable[[], None]:
-        return partial(self._guard.record_probe, model, self._runs.check(model))
+        self._end_if_idle()

@@ -102,7 +102,7 @@ class DeviceTimer:
 
 
 class _Run:
-    __slots__ = ("began", "ended", "model", "seconds")
+    __slots__ = ("began", "ended", "is_stuck", "model", "seconds")
 
     def __init__(self, model: BatchModel, seconds: float) -> None:
         self.model = model
@@ -111,6 +111,8 @@ class _Run:
         """Time limit."""
         self.ended = False
         """Whether it was past its deadline and has been terminated."""
+        self.is_stuck = False
+        """Whether it has not ended at twice its deadline."""
 
 
 class BatchRuns:
@@ -193,15 +195,20 @@ class BatchRuns:
             return failed
         return None
 
-    def end_overdue(self, now: float) -> bool:
-        """Terminate runs past their deadline; True when one has not ended at twice that time. `now`: monotonic, s."""
-        stuck = False
+    def end_overdue(self, now: float) -> list[BatchModel]:
+        """Terminate runs past their deadline; returns the models of those that have not ended at twice that time, each run once.
+
+        `now`: monotonic, s.
+        """
+        stuck = []
         for thread, run in list(self._running.items()):
             taken = now - run.began
             if taken >= run.seconds:
                 run.ended = True
                 run.model.terminate(thread)  # at each check: the last call may have come between two passes
-            stuck = stuck or taken >= 2 * run.seconds
+            if taken >= 2 * run.seconds and not run.is_stuck:
+                run.is_stuck = True
+                stuck.append(run.model)
         return stuck
 
     def end_all(self) -> bool:

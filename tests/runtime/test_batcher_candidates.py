@@ -124,6 +124,25 @@ async def test_no_text_is_lost_where_the_owner_of_a_failing_candidate_raises(mod
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+async def test_a_candidate_whose_run_does_not_end_is_left_alone_and_the_current_version_answers_on(model, start):
+    batcher, candidate, faults, lost = start(model, deadline_s=0.1), GatedModel(version=2), [], []
+    batcher.on_lost, sink = lost.append, Taking(batcher, model)
+    batcher.load(candidate, TERMS, 0.1, faults.append)
+    candidate.gate.clear()
+    entries = entries_of(candidate, sink, "running", "waiting")
+    for entry in entries:
+        entry.model = candidate
+        batcher.submit([entry])
+        await asyncio.sleep(0)
+    await sink.holds(2)
+    assert [entry.model is model and entry.error is None for entry in sink.entries] == [True, True]
+    assert (len(faults), lost, batcher.guard.trouble) == (1, [], None)
+    candidate.gate.set()
+    batcher.submit(entries_of(model, sink, "another"))
+    await sink.holds(3)
+    assert [entry.text for entry in sink.entries].count("running") == 1
+
+
 async def test_a_candidate_that_became_current_fails_like_any_current_version(world):
     batcher, model, candidate, sink, faults, ask = world
     batcher.swap(model, candidate, TERMS, 5.0)

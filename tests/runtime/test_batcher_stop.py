@@ -122,10 +122,10 @@ async def test_a_batch_that_nobody_can_hear_any_more_does_not_trouble_the_thread
     closed_loop = asyncio.new_event_loop()
     batcher = Batcher(model, BatchLimits(token_budget=10), clock=ManualClock())
     batcher.start()
-    batcher._threads._loop = closed_loop
+    batcher._runs._threads._loop = closed_loop
     closed_loop.close()
     batcher.submit(entries_of(model, inbox, "a"))
     await model.has_begun()
-    batcher._threads._loop = asyncio.get_running_loop()
+    batcher._runs._threads._loop = asyncio.get_running_loop()
     await batcher.stop(0.01)
     assert isinstance(inbox.entries[0].error, Closed)
