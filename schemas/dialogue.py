@@ -151,6 +151,8 @@ class Reply(_Frozen):
     """That read the turn. None when it was passed to a person without a prediction."""
     worded_by: ModelRef | None = None
     """That worded a generated reply, where it is not `model`: a new version came between the two, or nothing read the turn."""
+    candidate_failed: bool = Field(default=False, exclude_if=lambda failed: not failed)
+    """Whether a candidate failed on the turn before the current version read it."""
     source: Source
     """Of the turn."""
     metadata: dict[str, str] = {}
@@ -251,6 +253,8 @@ class ConversationState(_Frozen):
     """That read the last turn."""
     worded_by: ModelRef | None = None
     """As in the last reply."""
+    candidate_failed: bool = Field(default=False, exclude_if=lambda failed: not failed)
+    """As in the last reply."""
     actions: list[Action] = []
     """Of the last turn."""
     handover: HandOverReason | None = None
@@ -273,6 +277,7 @@ class ConversationState(_Frozen):
             truncated=self.truncated,
             model=self.model,
             worded_by=self.worded_by,
+            candidate_failed=self.candidate_failed,
         )
 
     def hand_over(self, agent: str, request_id: str, metadata: dict[str, str] | None) -> HandOver | None:

@@ -150,6 +150,7 @@ def step(
         wording=Wording.KNOWLEDGE if draft.is_known else Wording.TEMPLATE,
         wording_reason=harm.reason if harm and brief else None,
         truncated=prediction is not None and prediction.truncated,
+        candidate_failed=prediction is not None and prediction.candidate_failed,
         stopped=harm.stopped if harm else None,
     )
     return replay_step(after, turn)._replace(brief=None if harm else brief, has_rule=draft.has_rule or harm is not None)

@@ -77,9 +77,11 @@ class TurnAnswers:
                 prediction = await engine.predict(text, self._policy.tasks, with_vector=True)
         except ModelFailed as error:
             raise RecordError(Reason.MODEL_FAILED, f"the model failed: {type(error).__name__}") from error
+        read = prediction
         with self._failures.contained(Part.PEOPLE):
-            return await read_alike(text, prediction, self._policy, engine)
-        return prediction
+            read = await read_alike(text, prediction, self._policy, engine)
+        read.candidate_failed = prediction.candidate_failed
+        return read
 
     async def _find_phrases(self, text: str, engine: Predicts) -> list[str]:
         """Return the labels of the phrases in a turn. A long one is looked at part by part, and one after the other, so that

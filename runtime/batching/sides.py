@@ -32,7 +32,8 @@ class TwoVersions(Predicts, Protocol):
 class CandidateSide:
     """Answers by the candidate of an engine while one is loaded, otherwise by the serving version.
 
-    Invariant: what the candidate does not answer, the serving version does; an answer names its version and variant.
+    Invariant: what the candidate does not answer, the serving version does; an answer names its version and variant, and a
+    prediction also whether the candidate failed on the text.
     """
 
     def __init__(self, engine: TwoVersions) -> None:
@@ -64,9 +65,11 @@ class CandidateSide:
         wanted = None if tasks is None else tuple(tasks)
         if (calls := self._find_calls()) is not None:
             with suppress(RecordError):
-                return await calls.predict(
+                found = await calls.predict(
                     text, wanted, thresholds=thresholds, text_pair=text_pair, with_vector=with_vector
                 )
+                found.candidate_failed = found.variant == "current" and self._engine.candidate is calls.model
+                return found
         return await self._engine.predict(
             text, wanted, thresholds=thresholds, text_pair=text_pair, with_vector=with_vector
         )

@@ -71,6 +71,22 @@ async def test_a_raised_share_moves_no_conversation_before_it_has_expired(world)
     assert await world.hear(4, "send £5", at=2000 + EXPIRED) == (CANDIDATE, 2, "candidate")
 
 
+async def test_a_reply_says_that_the_candidate_failed_on_its_turn_also_when_it_comes_again(world, monkeypatch):
+    engine, found = world.process.engine, []
+
+    async def fail(*asked, **options):
+        found.append(await engine.predict(*asked, **options))
+        found[-1].candidate_failed = True
+        return found[-1]
+
+    world.run(PLACE + 0.01)
+    monkeypatch.setattr(engine.on_side("candidate"), "predict", fail)
+    said = turn(1, "send £5")
+    (_, reply, *_), (_, again, *_) = await world.process.hear(said), await world.process.hear(said)
+    assert (reply.value["candidate_failed"], again.value) == (True, reply.value)
+    assert found
+
+
 async def test_a_conversation_changes_its_side_with_the_next_turn_after_the_end_of_an_experiment(world):
     world.run(PLACE + 0.01)
     assert await world.hear(1, "send £5") == (CANDIDATE, 2, "candidate")

@@ -51,6 +51,8 @@ async def test_the_serving_version_answers_what_the_candidate_does_not(world):
     world.load(broken=["bad"])
     assert await world.ask("bad") == (1, "current")
     assert await world.ask(tasks=("mood",)) == (1, "current")
+    failed = [await world.engine.on_side("candidate").predict(text) for text in ("bad", "good")]
+    assert [each.candidate_failed for each in failed] == [True, False]
     with pytest.raises(RecordError):
         await world.ask("")
     assert (await world.ask(), world.faults) == ((2, "candidate"), [])
