@@ -52,7 +52,7 @@ class CandidateWatcher:
     Invariants:
     - whatever becomes of a candidate, the current version serves;
     - a changed share is in force at once and loads nothing, and so is the end of a candidate;
-    - it is loaded only while the current version of its own state serves;
+    - it is loaded only while the current version of its own state serves, not beside one that the process fell back to;
     - a refused candidate causes an event for each reason, one that fails causes one event; refused for good or failed, it is
       the end of its experiment, and is not loaded for that again.
     """
@@ -99,14 +99,16 @@ class CandidateWatcher:
             if wanted.assignment is not None:
                 self._slot.assign(wanted.assignment)
         elif self._loaded is not None and not self._is_loaded(state.current):
-            log.info("candidate dropped", model=self._name, version=self._loaded[0].candidate.version)
-            is_shadow = self._loaded[0].candidate.shadow is not None
-            self._loaded = None
-            if is_shadow:
-                self._slot.drop_shadow()
-            else:
-                self._slot.drop_candidate()
+            self._drop(self._loaded[0].candidate)
         self._changed.set()
+
+    def _drop(self, candidate: Candidate) -> None:
+        log.info("candidate dropped", model=self._name, version=candidate.version)
+        self._loaded = None
+        if candidate.shadow is not None:
+            self._slot.drop_shadow()
+        else:
+            self._slot.drop_candidate()
 
     def _count_end(self, before: Wanted | None, state: ReleaseState) -> None:
         """Count the end of an experiment that this process followed."""
@@ -115,16 +117,19 @@ class CandidateWatcher:
             self._metrics.versions.count_candidate(step)
 
     def allow(self, serves: Release | None) -> None:
-        """Allow a candidate beside the release that serves now."""
+        """Allow a candidate beside the release that serves now; one that is loaded beside another is dropped."""
         self._serves = serves
         wanted = self._wanted
-        if wanted is not None and self._loaded is None and serves != wanted.state.current:
-            log.warning(
-                "the candidate is not loaded before the current version of its release state serves",
-                model=self._name,
-                version=wanted.candidate.version,
-                current=wanted.state.current.version,
-            )
+        if wanted is not None and serves != wanted.state.current:
+            if self._loaded is not None and self._loaded[0].key == wanted.key:
+                self._drop(wanted.candidate)
+            if self._loaded is None:
+                log.warning(
+                    "the candidate is not loaded before the current version of its release state serves",
+                    model=self._name,
+                    version=wanted.candidate.version,
+                    current=wanted.state.current.version,
+                )
         self._changed.set()
 
     def take(self, release: Release) -> Model | None:

@@ -86,8 +86,7 @@ class ReleaseWatcher:
         self._metrics = metrics
         self._candidates = candidates
         self._state = self._start.state
-        self.serves = self._start.serves
-        """The serving release; None when the configured folder serves."""
+        self._serves = self._start.serves
         self._first_wait_s = first_wait_s
         self._newest: ReleaseState | None = None
         self._arrived = asyncio.Event()
@@ -96,6 +95,16 @@ class ReleaseWatcher:
     def state(self) -> ReleaseState | None:
         """The newest valid state read so far."""
         return self._state
+
+    @property
+    def serves(self) -> Release | None:
+        """The serving release; None when the configured folder serves."""
+        return self._serves
+
+    @serves.setter
+    def serves(self, release: Release | None) -> None:
+        self._serves = release
+        self._candidates.allow(release)
 
     @property
     def generated_replies(self) -> GeneratedReplies:

@@ -12,6 +12,7 @@ from murmura.runtime.release.first_model import StartState
 from murmura.schemas.experiment import Experiment
 from murmura.schemas.release import (
     Candidate,
+    Release,
     completed,
     promoted,
     raised,
@@ -108,6 +109,17 @@ async def test_a_candidate_that_is_no_longer_in_the_state_is_dropped_at_once(ser
         w.hear(after_it := end(state, **BY))
         assert loaded(w) is None
         await until(lambda: w.slot.model.manifest.version == after_it.current.version)
+
+
+async def test_a_candidate_is_dropped_beside_a_version_that_the_process_fell_back_to(serving):
+    w = serving()
+    async with w.running():
+        w.hear(begin())
+        await until(lambda: loaded(w) == 2)
+        w.watcher.serves = Release(version=9, digest="9" * 64)
+        assert loaded(w) is None
+        w.watcher.serves = CURRENT.current
+        await until(lambda: loaded(w) == 2)
 
 
 async def test_what_is_being_loaded_for_a_stopped_experiment_is_given_up_for_the_next_one(serving):
