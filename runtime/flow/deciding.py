@@ -188,14 +188,17 @@ class Deciding:
             raise RecordError(Reason.MODEL_FAILED, message) from error
 
     def _add_reviews(self, reviews: Reviews, outcome: Outcome, entries: list[Entry], now: str) -> None:
-        """Add review requests for doubtful and for random answers of agents that publish results."""
+        """Add review requests for doubtful and for random answers that are published as results."""
         try:
-            for picked in reviews.pick(entries):
+            if not (found := reviews.pick(entries)):
+                return
+            published = {(name, id(record)) for (name, _), records in outcome.answered.items() for record in records}
+            for picked in found:
                 entry = entries[picked.row]
                 delivery: Delivery = entry.context
                 for bound, tasks in delivery.asked:
-                    if picked.task in tasks and bound.agent.output is not None:
-                        name = bound.agent.name
+                    name = bound.agent.name
+                    if picked.task in tasks and (name, id(delivery.record)) in published:
                         message = reviews.message(picked, entry, name, delivery.request, now)
                         outcome.add(Outgoing(message, delivery.record, name, best_effort=True))
                         self._metrics.review(name, picked.task, picked.why)

@@ -282,6 +282,14 @@ async def test_an_agent_that_spoils_what_was_predicted_costs_a_review_and_no_ans
     assert line.committable == 2
 
 
+async def test_no_review_is_asked_of_an_answer_that_is_not_published():
+    reviews = Reviews("reviews", "test", per_minute=60, margin=1.0, band=0.1)
+    line = Line(FakeModel([INTENT]), replace(deciding(lambda p: 1 / 0), output="out"), reviews=reviews)
+    line.receive("bad")
+    await line.settle()
+    assert [m.topic for m in line.broker.taken] == [DEAD]
+
+
 async def test_what_nobody_foresaw_ends_the_process_instead_of_waiting_without_end():
     line = Line(FakeModel([INTENT]))
     line.dispatcher.deliver([object()])
