@@ -47,8 +47,6 @@ class Measure(_Frozen):
             raise ValueError("a ratio of your own says which way is better: `better: higher` or `better: lower`")
         if self.measure != "ratio" and self.better is not None:
             raise ValueError(f"which way is better is known for {self.measure}: leave out `better`")
-        if self.measure in ("errors", "ratio") and self.task is not None:
-            raise ValueError(f"{self.measure} is of whole requests: leave out `task`")
         return self
 
     @property

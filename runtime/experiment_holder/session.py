@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from ..errors import SetupError
+from ..experiments.kept_state import split_key
 from ..experiments.run import ExperimentRun
 from ..kafka.topics import fetch_partition_counts
 from ..observe.experiment_metrics import ExperimentMetrics
@@ -161,7 +162,8 @@ class Session:
                 continue
             async with asyncio.timeout(_SEND_S):
                 await self._producer.send_and_wait(self._topic, value, key.encode())
-            self._sent[key] = value
+            if split_key(key)[1] is None:  # a chunk is written once, and may be one of thousands
+                self._sent[key] = value
 
     def _now_minute(self) -> int:
         return int(self._clock() // 60)

@@ -276,6 +276,12 @@ def test_bad_input_is_one_line_before_anything_is_read(arguments, message, tmp_p
         ("alpha: 2\n", "rules.yaml:1: alpha: Input should be less than 1, found '2'"),
         ("guardrails: [{measure: errors}, {measure: errors}]\n", "errors stands there twice"),
         ("[]\n", "rules.yaml:1: a file of rules is a mapping"),
+        (
+            "goals: [{measure: errors, task: intent}]\n",
+            "rules.yaml: errors/intent: errors is of whole requests, leave out",
+        ),
+        ("goals: [{measure: agreement}]\nalpha: 0.9\n", "rules.yaml: alpha: expected at most 0.5"),
+        ("goals: [{measure: agreement}]\nhold_back: 1.0e-17\n", "rules.yaml: hold_back: expected at least 0.001"),
     ],
 )
 def test_a_mistake_in_the_rules_is_one_line_with_file_and_key(text, message, tmp_path):

@@ -54,7 +54,22 @@ def read_rules(path: Path | None) -> "Rules":
         return Rules()
     from ...settings.yaml_file import YamlFile
 
-    return YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
+    rules = YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
+    if problem := _find_useless(rules):
+        raise SetupError(f"{path}: {problem}")
+    return rules
+
+
+def _find_useless(rules: "Rules") -> str | None:
+    """Return what in the rules is valid, as it may be in a release state already, and would never decide anything."""
+    for measure in (*rules.goals, *rules.guardrails):
+        if measure.measure in ("errors", "ratio") and measure.task is not None:
+            return f"{measure.key}: {measure.measure} is of whole requests, leave out `task`"
+    if rules.alpha > 0.5:
+        return f"alpha: expected at most 0.5, found {rules.alpha:g}: no interval holds so rarely"
+    if rules.hold_back < 0.001:
+        return f"hold_back: expected at least 0.001, found {rules.hold_back:g}: --now promotes without"
+    return None
 
 
 def note_missing_ratios(settings: "Settings", rules: "Rules") -> None:

@@ -121,7 +121,6 @@ def test_less_is_better_for_errors() -> None:
         ({"goals": [{"measure": "ratio"}]}, "has a name"),
         ({"goals": [{"measure": "ratio", "name": "orders"}]}, "which way is better"),
         ({"goals": [{"measure": "errors", "better": "higher"}]}, "is known for errors"),
-        ({"goals": [{"measure": "errors", "task": "intent"}]}, "leave out `task`"),
         ({"guardrails": [{"measure": "errors"}, {"measure": "errors"}]}, "stands there twice"),
         ({"hold_back": 0}, "greater than 0"),
     ],
