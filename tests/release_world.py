@@ -34,7 +34,7 @@ def after(state: ReleaseState | None, version: int, digest: str | None = None) -
 
 
 class Scripted:
-    """A loader that fails as it is told, the last way for ever, and may be held up."""
+    """A loader that fails in the given ways, one a call, the last of them for ever, and may be held up."""
 
     def __init__(self, *outcomes: Exception | None) -> None:
         self.outcomes = [*outcomes] or [None]

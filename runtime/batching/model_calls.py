@@ -1,6 +1,7 @@
 """Answers single texts and words single replies by one loaded version."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -19,7 +20,7 @@ from .request_checks import RequestChecks
 from .single_callers import Callers
 
 
-class ModelCalls(RequestChecks):
+class ModelCalls(RequestChecks, ABC):
     """The calls of an engine that are answered by `model`, as `variant`. A call that its version fails on, or that has left
     the engine, is answered by the serving one, and says so.
     """
@@ -28,9 +29,9 @@ class ModelCalls(RequestChecks):
     places: ReplyPlaces
     observer: BatchObserver | None
 
+    @abstractmethod
     def find_callers(self) -> Callers:
         """Return what hands calls to the batcher. Raises Closed when the engine is not running."""
-        raise NotImplementedError
 
     async def predict(
         self,
