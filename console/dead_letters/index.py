@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import chain, islice
 from typing import Final
 
 from ...runtime.wire.dead_letter_records import (
@@ -27,19 +27,36 @@ LETTER_BYTES: Final = 2_300
 
 
 class _Members:
-    """The letters of a group in the order of arrival: the number in that order, and the time of the failure (Unix time, s)."""
+    """The letters of a group: by partition in the order of the log, with the time of the failure (Unix time, s)."""
 
     def __init__(self) -> None:
-        self.all: dict[Place, tuple[int, float]] = {}
-        self.waiting: dict[Place, tuple[int, float]] = {}
+        self.all: dict[int, dict[Place, float]] = {}
+        self.waiting: dict[int, dict[Place, float]] = {}
         """Those that were not sent again."""
         self.counted: Count | None = None
         """None after a change."""
 
+    def add(self, place: Place, time: float) -> None:
+        for by_partition in (self.all, self.waiting):
+            by_partition.setdefault(place[0], {})[place] = time
+        self.counted = None
+
+    def remove(self, place: Place) -> None:
+        del self.all[place[0]][place]
+        if not self.all[place[0]]:
+            del self.all[place[0]]
+        self.mark(place)
+
+    def mark(self, place: Place) -> None:
+        """Count a letter as sent again."""
+        self.waiting[place[0]].pop(place, None)
+        self.counted = None
+
     def count(self) -> Count:
         if self.counted is None:
-            times = [time for _, time in self.all.values()]
-            self.counted = Count(len(times), len(times) - len(self.waiting), min(times), max(times))
+            times = [time for places in self.all.values() for time in places.values()]
+            waiting = sum(map(len, self.waiting.values()))
+            self.counted = Count(len(times), len(times) - waiting, min(times), max(times))
         return self.counted
 
 
@@ -49,7 +66,6 @@ class DeadLetterIndex:
     def __init__(self, max_records: int, max_bytes: int) -> None:
         self._letters: BoundedIndex[Place, Letter] = BoundedIndex(max_records, max_bytes)
         self._groups: dict[Group, _Members] = {}
-        self._numbers = count()
         self.foreign = 0
         """Records that are neither dead letters nor markers of ours."""
 
@@ -72,17 +88,14 @@ class DeadLetterIndex:
         if (before := self._letters.get(place)) is not None:  # the topic was made anew
             self._forget(before)
         members = self._groups.setdefault(group_of(letter), _Members())
-        members.all[place] = members.waiting[place] = next(self._numbers), letter.fields.time.timestamp()
-        members.counted = None
+        members.add(place, letter.fields.time.timestamp())
         for gone in self._letters.put(place, letter, LETTER_BYTES + len(letter.fields.message)):
             self._forget(gone)
 
     def _forget(self, letter: Letter) -> None:
         group, place = group_of(letter), _place_of(letter)
         members = self._groups[group]
-        members.all.pop(place)
-        members.waiting.pop(place, None)
-        members.counted = None
+        members.remove(place)
         if not members.all:
             del self._groups[group]
 
@@ -90,9 +103,7 @@ class DeadLetterIndex:
         letter = self._letters.get(place)
         if letter is not None and not letter.redriven:
             self._letters.put(place, letter._replace(redriven=True), LETTER_BYTES + len(letter.fields.message))
-            members = self._groups[group_of(letter)]
-            del members.waiting[place]
-            members.counted = None
+            self._groups[group_of(letter)].mark(place)
 
     def get(self, place: Place) -> Letter | None:
         return self._letters.get(place)
@@ -108,14 +119,15 @@ class DeadLetterIndex:
             if _is_by_group(selection):
                 counts[group] = members.count()
                 continue
-            for letter in self._read(members.all, selection):
+            for letter in self._read(chain.from_iterable(members.all.values()), selection):
                 counts.setdefault(group, Count()).add(letter)
         return dict(sorted(counts.items(), key=lambda item: -item[1].letters))
 
     def find(self, selection: Selection, *, waiting_only: bool, first: int, most: int) -> list[Letter]:
         """Return at most `most` selected ones from number `first` on, the newest first."""
         groups = [each.waiting if waiting_only else each.all for _, each in self._select_groups(selection)]
-        newest = heapq.merge(*(reversed(each.items()) for each in groups), key=lambda item: -item[1][0])
+        logs = chain.from_iterable(each.values() for each in groups)
+        newest = heapq.merge(*(reversed(each.items()) for each in logs), key=lambda item: -item[1])
         places = (place for place, _ in newest)
         if _is_by_group(selection):
             return list(self._read(islice(places, first, first + most), selection))
@@ -124,7 +136,7 @@ class DeadLetterIndex:
     def _select_groups(self, selection: Selection) -> Iterator[tuple[Group, _Members]]:
         by_group = replace(selection, since=None, until=None, offsets={})
         for group, members in self._groups.items():
-            if any(self._read(islice(members.all, 1), by_group)):
+            if any(self._read(islice(chain.from_iterable(members.all.values()), 1), by_group)):
                 yield group, members
 
     def _read(self, places: Iterable[Place], selection: Selection) -> Iterator[Letter]:

@@ -43,14 +43,15 @@ async def opened(desk: Desk, *, sections: dict | None = None, **settings):
 
 
 async def fail_on(desk: Desk, *requests: dict) -> None:
-    """Let requests become dead letters of an agent that fails."""
+    """Let requests become dead letters of an agent that fails, the first one the oldest."""
 
     def fail(request, prediction):
         raise ValueError
 
     async with desk.serving([replace(desk.agents[0], decide=fail)]):
-        await desk.send(*requests)
-        await desk.read(desk.dead_letters, len(requests))
+        for number, request in enumerate(requests, start=1):
+            await desk.send(request)
+            await desk.read(desk.dead_letters, number)
 
 
 async def test_dead_letters_are_sent_again_with_the_keyboard_alone_and_answered(desk):

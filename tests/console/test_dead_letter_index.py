@@ -1,6 +1,6 @@
 """The list of dead letters: what is counted and found, and what a person may select."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,7 +13,15 @@ from murmura.schemas.deadletter import DeadLetter, DeadLetterReason
 TOPIC = "murmura.deadletters"
 
 
-def letter(offset: int, reason: DeadLetterReason = DeadLetterReason.AGENT_FAILED, agent: str | None = "desk"):
+def letter(
+    offset: int,
+    reason: DeadLetterReason = DeadLetterReason.AGENT_FAILED,
+    agent: str | None = "desk",
+    *,
+    partition: int = 0,
+    second: int | None = None,
+):
+    time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=offset if second is None else second)
     fields = DeadLetter(
         reason=reason,
         message="it failed",
@@ -22,9 +30,9 @@ def letter(offset: int, reason: DeadLetterReason = DeadLetterReason.AGENT_FAILED
         partition=0,
         offset=offset,
         timestamp=0,
-        time=datetime(2026, 1, 1, tzinfo=UTC),
+        time=time,
     )
-    return OriginalRecord(TOPIC, 0, offset, 0, b"k", b"{}" * 1000, tuple(fields.headers()))
+    return OriginalRecord(TOPIC, partition, offset, 0, b"k", b"{}" * 1000, tuple(fields.headers()))
 
 
 def marked(offset: int, at: int):
@@ -56,6 +64,17 @@ def test_the_newest_come_first_by_pages_and_those_that_wait_alone(index):
     assert offsets(Filters(waiting=True)) == [1, 0]
     assert offsets(Filters(agent="-")) == [1]
     assert offsets(Filters(place="0/1")) == [1]
+
+
+def test_the_newest_come_first_whichever_partition_is_read_first():
+    index = DeadLetterIndex(40, 10**6)
+    for partition in (2, 0, 1):
+        reasons = [DeadLetterReason.AGENT_FAILED, DeadLetterReason.NOT_JSON]
+        index.take([letter(n, reasons[n % 2], partition=partition, second=3 * n + partition) for n in range(9)])
+    found = index.find(Filters().selection(), waiting_only=False, first=0, most=99)
+    assert [(each.record.partition, each.record.offset) for each in found] == [
+        (n % 3, n // 3) for n in range(26, -1, -1)
+    ]
 
 
 def test_counts_by_group_are_those_of_the_letters_whatever_came_and_left():
