@@ -31,7 +31,8 @@ class Request(NamedTuple):
     partition: int
     offset: int
     timestamp: int
-    agents: tuple[str, ...]
+    agents: Mapping[str, tuple[str, ...]]
+    """The tasks that each has answered."""
 
 
 class Row:

@@ -136,7 +136,7 @@ class Shadow:
         if not tasks or route is None:
             return None
         asked, record = delivery.request, delivery.record
-        agents = tuple(bound.agent.name for bound, _ in delivery.asked if bound.agent.output is not None)
+        agents = {bound.agent.name: (*of,) for bound, of in delivery.asked if bound.agent.output is not None}
         text = choose_input(asked.text, asked.text_pair, tasks, self._pair_tasks)
         return Row(
             self._versions,

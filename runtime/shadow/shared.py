@@ -12,6 +12,7 @@ from ..observe.metrics_table import SHADOW_RECORDS
 from ..settings.shadow import ShadowSettings
 from ..wire.message import Message
 from .comparing import Compared
+from .disagreements import DisagreementReviews
 from .messages import ShadowMessages
 from .rows import Row, Versions
 from .tally import Outcome, Tally
@@ -42,13 +43,16 @@ class Shared:
         put: Callable[[Message], None],
         metrics: Metrics,
         *,
+        reviews: DisagreementReviews | None = None,
+        put_review: Callable[[Message], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`put` queues a message and never waits."""
+        """`put` queues a message and never waits, and so does `put_review`: default `put`. `reviews` None: nobody is asked."""
         self.limits = limits
         self.running: Loaded | None = None
         """Whose pass runs."""
         self._messages, self._put, self._clock = messages, put, clock
+        self._reviews, self._put_review = reviews, put_review or put
         self._records = metrics.add_counter(SHADOW_RECORDS)
         self._tally, self._since = Tally(), clock()
         self._loaded: list[Loaded] = []
@@ -77,11 +81,16 @@ class Shared:
         self._records.add((versions.name, outcome), records)
 
     def record(self, row: Row, compared: Compared) -> None:
-        """Count a record that was compared, and publish it where the answers differ."""
+        """Count a record that was compared; where the answers differ, publish that, and maybe ask a person."""
         self._tally.add_compared(row.versions, compared)
         self._records.add((row.versions.name, "agreed" if compared.agrees else "differed"))
-        if not compared.agrees:
-            self._put(self._messages.difference(row, compared, self._clock()))
+        if compared.agrees:
+            return
+        now = self._clock()
+        self._put(self._messages.difference(row, compared, now))
+        review = self._reviews.ask(row, compared, now) if self._reviews is not None else None
+        if review is not None:
+            self._put_review(review)
 
     def publish_counts(self) -> None:
         """Publish what was counted since the last time."""

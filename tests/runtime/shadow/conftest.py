@@ -17,6 +17,7 @@ from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.release.slot import ModelSlot
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.shadow import ShadowSettings
+from murmura.runtime.shadow.disagreements import DisagreementReviews
 from murmura.runtime.shadow.messages import ShadowMessages
 from murmura.runtime.shadow.shared import Shared
 from murmura.runtime.testing.fakes import FakeModel, classified
@@ -66,13 +67,15 @@ class Process:
             dead_letters="dead",
             max_value_bytes=1000,
         )
-        self.sent = []
+        self.sent, self.asked = [], []
         self.shared = Shared(
             ShadowSettings(**{"max_pass_ms": 1000, **limits}),
             ShadowMessages("murmura.shadow", "test", "here"),
             self.sent.append,
             self.metrics,
             clock=lambda: NOW,
+            reviews=DisagreementReviews("murmura.reviews", "test", 6, self.metrics),
+            put_review=self.asked.append,
         )
         self.slot = ModelSlot(Settings(app="test"), [AGENT], engine, self.dispatcher, self.shared)
         self.faults, self.offset = [], 0

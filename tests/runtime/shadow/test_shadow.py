@@ -9,6 +9,7 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.manifest import TaskSpec
+from murmura.schemas.review import Review, ReviewReason
 from murmura.schemas.shadow import ShadowCounts, ShadowDifference
 
 from .conftest import make_model, praise, until
@@ -32,6 +33,32 @@ async def test_each_record_is_compared_and_only_differences_are_published_withou
     assert isinstance(counts, ShadowCounts)
     assert (counts.answered, counts.chosen, counts.compared, counts.agreed) == (2, 2, 2, 1)
     assert counts.tasks["intent"].model_dump() == {"compared": 2, "agreed": 1}
+
+
+async def test_people_are_asked_about_few_of_the_answers_that_differ_with_the_guess_that_was_sent(start):
+    process = await start()
+    process.put_shadow(make_model(2, answers=praise))
+    results = await process.answer("bad", "good", "great", "grand")
+    await until(lambda: process.count("differed") == 3)
+    (asked,) = process.asked
+    review = Review.model_validate_json(asked.value)
+    assert (review.why, review.agent, review.task) == (ReviewReason.DISAGREEMENT, "classification", "intent")
+    result = next(each for each in results.values() if each["prediction_id"] == review.prediction_id)
+    assert result["request_id"] != "bad"
+    assert review.source.model_dump() == result["source"]
+    assert (review.model.version, review.predicted) == (1, "refund")
+    assert result["request_id"].encode() not in asked.value, "the text, which is the id here"
+    labels = {"agent": "classification", "task": "intent", "why": "disagreement"}
+    assert process.metrics.registry.get_sample_value("murmura_reviews_total", labels) == 1
+
+
+async def test_an_answer_that_an_agent_changed_to_nonsense_costs_no_comparison(start, monkeypatch):
+    process = await start()
+    monkeypatch.setattr("murmura.runtime.shadow.disagreements._make_review", lambda *_: {}["label"])
+    process.put_shadow(make_model(2, answers=praise))
+    await process.answer("good")
+    await until(lambda: process.count("differed") == 1)
+    assert (process.asked, process.faults) == ([], [])
 
 
 async def test_results_offsets_and_their_order_are_the_same_with_and_without_it(start):
