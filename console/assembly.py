@@ -14,6 +14,8 @@ from .dead_letters.job import Redrives
 from .dead_letters.screen import DeadLetterScreen
 from .experiments.index import ExperimentIndex
 from .experiments.screen import ExperimentScreen
+from .experiments.shadow_index import ShadowIndex
+from .experiments.shadow_page import ShadowPage
 from .live.drawn import MOST_DRAWN, DrawnAnswers
 from .live.index import MOST_RESULTS, LiveIndex
 from .live.screen import LiveScreen
@@ -53,7 +55,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     known = find_known_agents(settings, own)
     letters, figures, versions, drawn = DeadLetterIndex(*kept), AgentFigures(), VersionIndex(), DrawnAnswers()
     live = LiveIndex(drawn=drawn)
-    experiments, experiments_topic = ExperimentIndex(), f"{settings.prefix}.experiments"
+    experiments, shadows, experiments_topic = ExperimentIndex(), ShadowIndex(), f"{settings.prefix}.experiments"
     outputs = {topic for agent in known if isinstance(agent, Agent) and (topic := agent.output)}
     feeds = [
         Feed(settings.dead_letters, letters.take, kept[0]),
@@ -64,6 +66,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
         Feed(f"{settings.prefix}.reviews", drawn.take, MOST_DRAWN),
         Feed(experiments_topic, experiments.take, kept[0]),
+        Feed(f"{settings.prefix}.shadow", shadows.take, kept[0]),
         Feed(f"{settings.prefix}.events", versions.take_events, MOST_EVENTS),
         Feed(f"{settings.prefix}.training", versions.take_training, kept[0]),
     ]
@@ -74,13 +77,14 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     metrics = MetricsReader(settings.console.metrics)
     screens: list[Screen] = []
     pages = Pages(screens, settings.console.masked)
+    shadow_page = ShadowPage(shadows, f"{settings.prefix}.shadow", follower, pages)
     redrives = Redrives(settings, lambda: known)
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
         LiveScreen(live, RequestTexts(make_finder(settings)), reviews, follower, pages).screen(),
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, changes, follower, pages).screen(),
-        ExperimentScreen(experiments, versions, experiments_topic, follower, pages).screen(),
+        ExperimentScreen(experiments, versions, experiments_topic, follower, pages, shadow_page).screen(),
         TryScreen(Asking(settings, known, live), follower, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]

@@ -17,6 +17,7 @@ from ..web.pages import Pages
 from ..web.people import Refused
 from ..web.screens import Screen, show
 from .index import ExperimentIndex
+from .shadow_page import ShadowPage
 
 PATH: Final = "/experiments"
 
@@ -25,13 +26,20 @@ class ExperimentScreen:
     """The report is that of `murmura experiment report`. What runs is in the release states."""
 
     def __init__(
-        self, index: ExperimentIndex, versions: VersionIndex, topic: str, follower: Follower, pages: Pages
+        self,
+        index: ExperimentIndex,
+        versions: VersionIndex,
+        topic: str,
+        follower: Follower,
+        pages: Pages,
+        shadows: ShadowPage,
     ) -> None:
         self._index, self._versions, self._topic = index, versions, topic
-        self._follower, self._pages = follower, pages
+        self._follower, self._pages, self._shadows = follower, pages, shadows
 
     def screen(self) -> Screen:
-        return Screen("Experiments", PATH, "x", [show(PATH, self.list_experiments), show(PATH + "/one", self.show)])
+        routes = [show(PATH, self.list_experiments), show(PATH + "/one", self.show), self._shadows.route()]
+        return Screen("Experiments", PATH, "x", routes)
 
     async def list_experiments(self, request: Request) -> Response:
         """What runs beside current versions, and all experiments of which sums are kept."""
@@ -42,6 +50,7 @@ class ExperimentScreen:
             running=[(state, state.candidate) for state in self._versions.states.values() if state.candidate],
             kept={state.experiment.id for state in self._index.states()},
             states=self._index.states(),
+            shadows=self._shadows.index.reports(),
             share=format_share,
             reading=not self._follower.caught_up.is_set(),
             trouble=self._follower.trouble,

@@ -11,6 +11,8 @@ from review_items import make_task
 from murmura.agents.classification import agent as classification
 from murmura.console.experiments.index import ExperimentIndex
 from murmura.console.experiments.screen import ExperimentScreen
+from murmura.console.experiments.shadow_index import ShadowIndex
+from murmura.console.experiments.shadow_page import ShadowPage
 from murmura.console.live.drawn import DrawnAnswers
 from murmura.console.live.index import LiveIndex
 from murmura.console.live.screen import LiveScreen
@@ -69,6 +71,21 @@ def experiment_state(**fields: Any) -> ExperimentState:
     )
 
 
+def shadow_records(name: str = "desk", candidate: int = 3, after: str = "praise") -> list[SimpleNamespace]:
+    """Counts of a minute, and one difference."""
+    model = {"name": name, "current": 2, "candidate": candidate}
+    minute = {"since": AT.isoformat(), "until": AT.isoformat(), "tasks": {"intent": {"compared": 30, "agreed": 29}}}
+    records = {"answered": 100, "chosen": 40, "compared": 30, "agreed": 29, "dropped": 8, "too_long": 2, "failed": 0}
+    answers = {"current": {"answer": "refund", "labels": []}, "candidate": {"answer": after, "labels": []}}
+    source = {"topic": "in", "partition": 0, "offset": 1, "timestamp": 1}
+    asked = {"request_id": "r", "predictions": {}, "source": source, "time": AT.isoformat()}
+    values = (
+        {"kind": "counts", "model": model, "instance": "a", **minute, **records},
+        {"kind": "difference", "model": model, **asked, "tasks": {"intent": {"agrees": False, **answers}}},
+    )
+    return [SimpleNamespace(key=None, value=json.dumps(value).encode()) for value in values]
+
+
 class Requests:
     """Finds the texts that it was given, by offset."""
 
@@ -108,7 +125,7 @@ class ByHand:
         settings = self.settings = Settings(**sections)
         self.drawn = DrawnAnswers()
         self.live, self.figures, self.versions = LiveIndex(drawn=self.drawn), AgentFigures(), VersionIndex()
-        self.experiments = ExperimentIndex()
+        self.experiments, self.shadows = ExperimentIndex(), ShadowIndex()
         self.requests = Requests(texts or [])
         self.queue = ReviewQueue(0.0)
         self.metrics = MetricsReader(())
@@ -127,7 +144,10 @@ class ByHand:
                 settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
             ).screen(),
         ]
-        screens.append(ExperimentScreen(self.experiments, self.versions, "experiments", follower, pages).screen())
+        shadow_page = ShadowPage(self.shadows, "shadow", follower, pages)
+        screens.append(
+            ExperimentScreen(self.experiments, self.versions, "experiments", follower, pages, shadow_page).screen()
+        )
         self.application = make_application(screens, pages, settings.console)
 
     def take(self, *records: SimpleNamespace) -> None:
@@ -156,6 +176,7 @@ class ByHand:
         self.versions.take_training([SimpleNamespace(value=gate.model_dump_json().encode())])
         kept = experiment_state().model_dump_json().encode()
         self.experiments.take([SimpleNamespace(key=b"desk-3#state", value=kept)])
+        self.shadows.take(shadow_records())
         model = ServedModel("http://10.0.0.1:9464/metrics", "desk", "2", "cpu")
         self.metrics.latest = ProcessMetrics({"in": 500}, frozenset(["desk"]), frozenset(["desk"]), ("b",), (model,))
         return self

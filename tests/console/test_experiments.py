@@ -3,10 +3,11 @@
 from datetime import timedelta
 from types import SimpleNamespace
 
-from screens_by_hand import AT, ByHand, experiment_state
+from screens_by_hand import AT, ByHand, experiment_state, shadow_records
 from test_live import browse
 
 from murmura.console.experiments.index import MOST_EXPERIMENTS, ExperimentIndex
+from murmura.console.experiments.shadow_index import MOST_CHANGES, MOST_REPORTS, ShadowIndex
 from murmura.schemas.experiment import Experiment
 from murmura.schemas.release import released, started
 
@@ -48,3 +49,34 @@ def test_sides_that_are_filled_unevenly_are_said_first():
     made = ByHand()
     made.experiments.take([record(experiment_state(units={"control": 2000, "candidate": 2500}, expected=2250))])
     assert "filled so unevenly" in browse(made).get("/experiments/one?id=desk-3").text
+
+
+def test_a_version_that_is_only_compared_has_the_page_of_its_report():
+    made = ByHand()
+    made.shadows.take([SimpleNamespace(key=None, value=b"{"), *shadow_records(after="<b>praise")])
+    browser = browse(made)
+    assert "/experiments/shadow?model=desk&amp;version=3" in browser.get("/experiments").text
+    page = browser.get("/experiments/shadow?model=desk&version=3").text
+    for cell in (
+        "2026-01-02 00:00",
+        "75.0%",
+        "96.7%",
+        "refund",
+        "&lt;b&gt;praise",
+        "Not compared: 8 dropped, 2 too_long.",
+    ):
+        assert cell in page
+    for query in ("model=desk&version=4", "model=desk&version=x", ""):
+        assert "Nothing about this version" in browser.get(f"/experiments/shadow?{query}").text
+
+
+def test_reports_of_compared_versions_are_bounded_in_number_and_changes():
+    index = ShadowIndex()
+    for number in range(MOST_CHANGES + 5):
+        index.take(shadow_records(after=f"{number}")[1:])
+    report = index.get("desk", 3)
+    assert (len(report.changes), report.other_changes) == (MOST_CHANGES, 5)
+    for number in range(MOST_REPORTS):
+        index.take([*shadow_records(candidate=9 + number), *shadow_records(name="n" * 400)])
+    assert index.get("desk", 3) is None
+    assert [each.candidate for each in index.reports()] == [*reversed(range(9, 9 + MOST_REPORTS))]

@@ -23,6 +23,7 @@ PATHS = [
     "/try",
     "/experiments",
     "/experiments/one?id=desk-3",
+    "/experiments/shadow?model=desk&version=3",
     "/reviews",
 ]
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from murmura.runtime.shadow.report import format_report, report_shadow
+from murmura.runtime.shadow.report import ShadowReport, format_report, report_shadow
 from murmura.schemas.shadow import ShadowRecord
 
 MODEL = {"name": "desk", "current": 1, "candidate": 2}
@@ -54,3 +54,12 @@ def test_the_compared_share_is_of_each_hour_over_all_processes_and_of_one_versio
     text = "\n".join(format_report(report))
     assert "| 2026-05-03 10:00 | 200 | 80 | 40 | 50.0% | 85.0% |" in text
     assert "Not compared: 24 dropped, 6 too_long." in text
+
+
+def test_rows_beyond_those_listed_and_those_kept_are_counted():
+    report = ShadowReport("desk", 2, most_changes=25)
+    for number in range(30):
+        report.add(difference("a|b", f"label {number}"))
+    lines = format_report(report)
+    assert r"| intent | a\|b | label 0 | 1 |" in lines
+    assert lines[-1] == "Other changes: 10."
