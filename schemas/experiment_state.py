@@ -18,6 +18,8 @@ UNIT_BYTES: Final = 8
 
 Side = Literal["candidate", "control"]
 Count = Annotated[int, Field(ge=0)]
+Bins = dict[str, Count]
+"""By the number of a bin; empty ones are left out."""
 Sums = Annotated[list[float], Field(min_length=8, max_length=8)]
 """Units, events, chances, the squares of both and their product, units with an event, and with a chance without one."""
 
@@ -93,6 +95,10 @@ class ExperimentState(_Frozen):
     tail: str = ""
     """The units behind them: 8 bytes each, big endian, in base64."""
     pass_ratios: PassRatios = PassRatios()
+    scores: dict[str, dict[Side, Bins]] = {}
+    """By task and who answered, the number of answers in each of 20 bins of the score, from 0."""
+    latency: dict[Side, Bins] = {}
+    """By who answered, the number of results by time since the request, in quarters of a doubling of milliseconds, from 0."""
     decided: list[Decided] = []
     """Oldest first."""
     ended: Ended | None = None

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...runtime.cli.experiments.markdown import MEASURE_COLUMNS, measure_cells, summary_rows
+from ...runtime.cli.experiments.markdown import DISAGREEMENTS_NOTE, list_tables, summary_rows
 from ...runtime.experiments.report import report_experiment
 from ...runtime.release.experiment_events import format_share
 from ...schemas.experiment_state import ExperimentState
@@ -73,8 +73,8 @@ class ExperimentScreen:
             title=f"Experiment {state.experiment.id}",
             report=report,
             facts=summary_rows(report),
-            columns=MEASURE_COLUMNS,
-            tables=[("Measures", measure_cells(report.rows)), ("By task", measure_cells(report.by_task))],
+            tables=list_tables(report),
+            disagreements=DISAGREEMENTS_NOTE,
             runs=running is not None,
         )
 

@@ -46,6 +46,11 @@ class _Output(msgspec.Struct):
     abstained: bool | None = None
     """Only an answer of one label, or of none, has it."""
     reason: Any = None
+    score: Any = None
+
+
+class _Source(msgspec.Struct):
+    timestamp: float = 0.0
 
 
 class _Result(msgspec.Struct):
@@ -54,6 +59,7 @@ class _Result(msgspec.Struct):
     model: _Model | None = None
     outputs: dict[str, _Output] = {}
     status: str = "ok"
+    source: _Source | None = None
     metadata: dict[str, str] = {}
     pass_ratio: float | None = None
     conversation: str | None = None
@@ -90,7 +96,8 @@ def read_result(record: Record) -> Read | None:
         return None
     if result.status == EXPIRED:
         return Read(Skipped(EXPIRED), result.model.name)
-    reasons = {task: output.reason for task, output in result.outputs.items() if output.abstained is not None}
+    classified = {task: output for task, output in result.outputs.items() if output.abstained is not None}
+    reasons = {task: output.reason for task, output in classified.items()}
     answer = Answer(
         key=record.key,
         request_id=result.request_id,
@@ -101,8 +108,19 @@ def read_result(record: Record) -> Read | None:
         by_candidate=result.model.variant == "candidate",
         pass_ratio=result.pass_ratio,
         conversation=result.conversation,
+        scores={task: output.score for task, output in classified.items() if _is_score(output.score)},
+        latency_ms=None if result.source is None else _find_latency(record.timestamp, result.source.timestamp),
     )
     return Read(answer, result.model.name)
+
+
+def _is_score(score: Any) -> bool:
+    return isinstance(score, int | float) and 0.0 <= score <= 1.0
+
+
+def _find_latency(answered_ms: float, asked_ms: float) -> float | None:
+    """Return how long after a request a result came; None where one of them has no time."""
+    return answered_ms - asked_ms if min(answered_ms, asked_ms) > 0 else None
 
 
 def read_dead_letter(

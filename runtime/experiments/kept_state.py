@@ -8,6 +8,8 @@ from itertools import chain
 from typing import Any, Final
 
 from ...schemas.experiment_state import STATE_PART, UNIT_BYTES, EnteredChunk, ExperimentState
+from .assignment import Side
+from .distributions import Bins, Distributions
 from .entered import CHUNK, EnteredUnits
 from .ledger import Tally
 from .pass_ratios import PassRatios
@@ -62,6 +64,8 @@ def write_state(run: ExperimentRun) -> ExperimentState:
         "chunks": 0 if is_over else entered.full_chunks,
         "tail": "" if is_over else _encode(entered.tail),
         "pass_ratios": _write_ratios(ratios),
+        "scores": {task: _write_bins(bins) for task, bins in run.distributions.scores.items()},
+        "latency": _write_bins(run.distributions.latency),
         "decided": run.decided,
         "ended": run.ended,
     }
@@ -87,6 +91,14 @@ def read_tally(state: ExperimentState) -> Tally:
     )
 
 
+def read_distributions(state: ExperimentState) -> Distributions:
+    """Return the distributions of a state."""
+    return Distributions(
+        {task: _read_bins(bins) for task, bins in state.scores.items()},
+        _read_bins(state.latency),
+    )
+
+
 def read_state(state: ExperimentState, chunks: Mapping[int, EnteredChunk]) -> ExperimentRun:
     """Return the experiment as it was when the state was written; ValueError when one of its chunks is missing."""
     missing = [number for number in range(state.chunks) if number not in chunks]
@@ -106,17 +118,23 @@ def read_state(state: ExperimentState, chunks: Mapping[int, EnteredChunk]) -> Ex
         entered=entered,
         pass_ratios=_read_ratios(state),
         decided=list(state.decided),
+        distributions=read_distributions(state),
     )
     run = ExperimentRun(state.model, (state.current, state.candidate), state.experiment, kept)
     run.ended = state.ended
     return run
 
 
+def _write_bins(bins: Bins) -> dict[str, dict[str, int]]:
+    return {side: {str(step): counted[step] for step in sorted(counted)} for side, counted in bins.items()}
+
+
+def _read_bins(bins: Mapping[Side, Mapping[str, int]]) -> Bins:
+    return {side: _counted(counted) for side, counted in bins.items()}
+
+
 def _write_ratios(ratios: PassRatios) -> dict[str, Any]:
-    windows = {
-        str(window): {side: {str(step): number for step, number in counted.items()} for side, counted in bins.items()}
-        for window, bins in ratios.open.items()
-    }
+    windows = {str(window): _write_bins(bins) for window, bins in ratios.open.items()}
     return {
         "open": windows,
         "closed": ratios.closed,

@@ -8,14 +8,19 @@ from typing import Final, Literal
 
 from ...schemas.experiment import Experiment, Measure
 from ...schemas.experiment_state import Decided, Ended, ExperimentState
+from .assignment import Side
 from .decision import Judged, Sums, decide
+from .distributions import Distributions, find_latency, find_score, list_heights
 from .intervals import MISMATCH_P, estimate_effect, find_mismatch
-from .kept_state import read_tally
+from .kept_state import read_distributions, read_tally
 from .sums import RatioSums
 
 Role = Literal["goal", "guardrail", "shown"]
 Verdict = Literal["reached", "broken", "open", "no interval yet", ""]
 NOTHING: Final = RatioSums()
+SCORE_PARTS: Final = (0.1, 0.5, 0.9)
+LATENCY_PARTS: Final = (0.5, 0.95, 0.99)
+_SIDES: Final[tuple[Side, ...]] = ("control", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,26 @@ class Row:
     high: float
     margin: float | None
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """The scores of a task's answers by one side: their quantiles at `SCORE_PARTS`, and the height of each bin from 0 to 1."""
+
+    task: str
+    side: Side
+    answers: int
+    quantiles: tuple[float, ...]
+    heights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """The milliseconds from request to result of one side: their quantiles at `LATENCY_PARTS`."""
+
+    side: Side
+    results: int
+    quantiles: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,8 @@ class Report:
     by_task: tuple[Row, ...]
     pass_ratios: tuple[float, ...]
     """95th percentile of device time a pass divided by the calibrated time: the candidate's and the control's; or nothing."""
+    scores: tuple[ScoreRow, ...]
+    latency: tuple[LatencyRow, ...]
     answers: dict[str, int]
     skipped: dict[str, int]
     action: str
@@ -77,7 +104,7 @@ def report_experiment(state: ExperimentState) -> Report:
     """Return what the kept sums of an experiment say. Goals and guardrails have the intervals that decide, all others those
     of a single measure.
     """
-    tally, rules = read_tally(state), state.experiment.rules
+    tally, rules, distributions = read_tally(state), state.experiment.rules, read_distributions(state)
     sums: Sums = {
         key: (sides.get("candidate", NOTHING), sides.get("control", NOTHING)) for key, sides in tally.sums.items()
     }
@@ -105,6 +132,8 @@ def report_experiment(state: ExperimentState) -> Report:
         rows=(*judged, *(row for row in others if not _is_by_task(row.key))),
         by_task=tuple(row for row in others if _is_by_task(row.key)),
         pass_ratios=tuple(state.pass_ratios.latest),
+        scores=tuple(_list_scores(distributions)),
+        latency=tuple(_list_latency(distributions)),
         answers=dict(state.answers),
         skipped=dict(state.skipped),
         action=decision.action,
@@ -112,6 +141,20 @@ def report_experiment(state: ExperimentState) -> Report:
         decided=tuple(state.decided),
         ended=state.ended,
     )
+
+
+def _list_scores(distributions: Distributions) -> Iterator[ScoreRow]:
+    for task, sides in sorted(distributions.scores.items()):
+        for side in _SIDES:
+            if bins := sides.get(side):
+                quantiles = tuple(find_score(bins, part) for part in SCORE_PARTS)
+                yield ScoreRow(task, side, bins.total(), quantiles, tuple(list_heights(bins)))
+
+
+def _list_latency(distributions: Distributions) -> Iterator[LatencyRow]:
+    for side in _SIDES:
+        if bins := distributions.latency.get(side):
+            yield LatencyRow(side, bins.total(), tuple(find_latency(bins, part) for part in LATENCY_PARTS))
 
 
 def _is_by_task(key: str) -> bool:

@@ -14,6 +14,7 @@ from ...schemas.experiment import Experiment
 from ...schemas.experiment_state import Decided, Ended
 from .assignment import PLACES, Shares, Side, hash_unit
 from .decision import Decision, decide
+from .distributions import Distributions
 from .entered import EnteredUnits
 from .intervals import MISMATCH_P, find_mismatch
 from .ledger import Ledger, Tally
@@ -43,6 +44,10 @@ class Answer:
     pass_ratio: float | None = None
     conversation: str | None = None
     """That a reply belongs to."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """By task, of the best label."""
+    latency_ms: float | None = None
+    """From the request to the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Kept:
     entered: EnteredUnits = field(default_factory=EnteredUnits)
     pass_ratios: PassRatios = field(default_factory=PassRatios)
     decided: list[Decided] = field(default_factory=list)
+    distributions: Distributions = field(default_factory=Distributions)
 
 
 class ExperimentRun:
@@ -94,6 +100,7 @@ class ExperimentRun:
         self._counted_until = dict(kept.read_until)
         self._ahead, self.answers = kept.ahead, kept.answers
         self.pass_ratios, self.decided = kept.pass_ratios, kept.decided
+        self.distributions = kept.distributions
         self.ended: Ended | None = None
         rules = experiment.rules
         self.ledger = Ledger(
@@ -261,6 +268,7 @@ class ExperimentRun:
     def _count_who_answered(self, place: Place, answer: Answer, side: Side) -> None:
         by: Side = "candidate" if answer.by_candidate else "control"
         self.answers["fallback" if side == "candidate" and by == "control" else by] += 1
+        self.distributions.count(by, answer.scores, answer.latency_ms)
         if answer.pass_ratio is not None:
             self.pass_ratios.count(place.minute, by, answer.pass_ratio)
 

@@ -65,6 +65,8 @@ def experiment_state(**fields: Any) -> ExperimentState:
             },
             "skipped": {"unexposed": 7},
             "answers": {"control": 2100, "candidate": 2000},
+            "scores": {"intent": {"control": {"9": 3, "18": 7}, "candidate": {"19": 10}}},
+            "latency": {"control": {"20": 2000}, "candidate": {"22": 2000}},
             "decided": [{"action": "promote", "why": "agreement is better", "at": AT.isoformat()}],
             **fields,
         }

@@ -34,6 +34,9 @@ def test_the_report_has_effects_with_intervals_and_what_runs_can_be_stopped():
     page = browser.get("/experiments/one?id=desk-3").text
     assert "+0.1000" in page
     assert "withheld/intent" in page
+    assert "35 ms" in page, "the median latency"
+    assert "▄" in page, "the scores"
+    assert "models shadow" in page
     assert "agreement is better" in page
     assert "nothing is concluded" not in page
     assert "Stop version" not in page

@@ -54,6 +54,19 @@ def test_a_result_is_an_answer_of_a_version() -> None:
     )
 
 
+def test_a_result_says_how_sure_and_how_late_it_was() -> None:
+    cases = [
+        ({"source": {"topic": "t", "partition": 0, "offset": 1, "timestamp": 999_880}}, {"intent": 0.1}, 120),
+        ({"source": {"timestamp": -1}, "outputs": {"intent": {"abstained": False, "score": 7}}}, {}, None),
+        ({}, {"intent": 0.1}, None),
+    ]
+    for changes, scores, latency_ms in cases:
+        read = read_result(_record(_result(**changes)))
+        assert read is not None
+        assert isinstance(read.content, Answer)
+        assert (read.content.scores, read.content.latency_ms) == (scores, latency_ms)
+
+
 def test_an_answer_in_place_of_a_candidate_that_failed_is_an_error() -> None:
     errors = []
     for failed in ({}, {"candidate_failed": True}):

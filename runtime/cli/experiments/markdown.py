@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from ...experiments.assignment import Side
 from ...experiments.report import Report, Row
 from ...release.experiment_events import describe_unit, format_share
 
@@ -31,6 +33,82 @@ def measure_cells(rows: Iterable[Row]) -> list[list[str]]:
 
 
 MEASURE_COLUMNS = ["measure", "role", "current", "candidate", "difference", "interval", "margin", "verdict", "units"]
+
+
+SCORE_COLUMNS = ["task", "version", "answers", "10 % below", "50 % below", "90 % below", "from 0 to 1"]
+LATENCY_COLUMNS = ["version", "results", "50 % within", "95 % within", "99 % within"]
+DISAGREEMENTS_NOTE = (
+    "Where both versions would answer the same request otherwise no experiment can see, since each is answered by one: "
+    "`murmura models shadow` asks people about such answers, and `murmura replay --against` counts and lists them."
+)
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Table(NamedTuple):
+    """A table of the report, with what is to be known of it."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+
+
+def list_tables(report: Report) -> list[Table]:
+    """Return what was measured, as tables; those without a row are left out but the first."""
+    measures = (
+        "The difference is candidate minus current. Intervals hold at every look: those of the goals all together with "
+        f"probability {1.0 - report.experiment.rules.alpha:g}, and so do those of the guardrails; units are those with a "
+        "value, current / candidate."
+    )
+    tables = [
+        Table("Measures", measures, MEASURE_COLUMNS, measure_cells(report.rows)),
+        Table(
+            "By task",
+            "Shown, not judged: each interval is that of a measure alone.",
+            MEASURE_COLUMNS,
+            measure_cells(report.by_task),
+        ),
+        Table(
+            "Scores",
+            "Shown, not judged: the score of each answer's best label, also of withheld ones, by who answered. "
+            "The bars are twentieths of the scores.",
+            SCORE_COLUMNS,
+            score_cells(report),
+        ),
+        Table(
+            "Latency",
+            "Shown, not judged: from request to result, to within 19 %. The smaller queue is held on purpose.",
+            LATENCY_COLUMNS,
+            latency_cells(report),
+        ),
+    ]
+    return [table for number, table in enumerate(tables) if table.cells or not number]
+
+
+def score_cells(report: Report) -> list[list[str]]:
+    """Return a line of cells for each task and version: answers, quantiles of the score, and a bar for each 0.05 of it."""
+    return [
+        [
+            row.task,
+            _name_side(row.side),
+            f"{row.answers:,}",
+            *(f"{each:.2f}" for each in row.quantiles),
+            "".join(_BLOCKS[round(height * (len(_BLOCKS) - 1))] for height in row.heights),
+        ]
+        for row in report.scores
+    ]
+
+
+def latency_cells(report: Report) -> list[list[str]]:
+    """Return a line of cells for each version: results, and quantiles of the latency."""
+    return [
+        [_name_side(row.side), f"{row.results:,}", *(f"{each:,.0f} ms" for each in row.quantiles)]
+        for row in report.latency
+    ]
+
+
+def _name_side(side: Side) -> str:
+    return "current" if side == "control" else "candidate"
 
 
 def summary_rows(report: Report) -> list[list[str]]:
@@ -65,24 +143,19 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"Model {report.model}: version {report.candidate} beside version {report.current}."
     yield ""
     yield from _table(["", ""], summary_rows(report))
-    yield "## Measures"
-    yield ""
-    yield (
-        "`difference` is candidate minus current. Intervals hold at every look: those of the goals all together with "
-        f"probability {1.0 - report.experiment.rules.alpha:g}, and so do those of the guardrails; `units` are those with a "
-        "value, current / candidate."
-    )
-    yield ""
-    yield from _table(MEASURE_COLUMNS, measure_cells(report.rows))
-    if report.by_task:
-        yield "## By task"
+    for table in list_tables(report):
+        yield f"## {table.title}"
         yield ""
-        yield "Shown, not judged: each interval is that of a measure alone."
+        yield table.note
         yield ""
-        yield from _table(MEASURE_COLUMNS, measure_cells(report.by_task))
+        yield from _table(table.columns, table.cells)
     names = {"control": "current", "fallback": "current in place of the candidate"}
     yield from _counts("Who answered", {names.get(who, who): number for who, number in report.answers.items()})
     yield from _counts("Records in no sum", report.skipped)
+    yield "## Disagreements"
+    yield ""
+    yield DISAGREEMENTS_NOTE
+    yield ""
     if report.decided:
         yield "## Decisions"
         yield ""

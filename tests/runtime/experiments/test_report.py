@@ -104,6 +104,21 @@ def test_the_report_is_markdown_of_tables_of_as_many_cells_in_each_line():
             assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
 
 
+def test_scores_and_latency_stand_by_side_in_the_report():
+    text = write_report(
+        report_experiment(
+            state(
+                scores={"intent": {"control": {"10": 50, "19": 50}, "candidate": {"19": 10}}},
+                latency={"control": {"0": 10}, "candidate": {"40": 98, "41": 2}},
+            )
+        )
+    )
+    assert f"| intent | current | 100 | 0.51 | 0.55 | 0.99 | {'▁' * 10}█{'▁' * 8}█ |" in text
+    assert f"| intent | candidate | 10 | 0.96 | 0.97 | 0.99 | {'▁' * 19}█ |" in text
+    assert "| current | 10 | 1 ms | 1 ms | 1 ms |" in text
+    assert "| candidate | 100 | 1,119 ms | 1,211 ms | 1,328 ms |" in text
+
+
 def test_an_experiment_without_a_record_yet_is_a_report_too():
     text = write_report(report_experiment(state(units=(0, 0), sums={}, skipped={}, answers={})))
     assert "wait: agreement: no interval before 20 units" in text

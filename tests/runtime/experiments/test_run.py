@@ -52,6 +52,8 @@ def _answer(number: int, unit: str | None, experiment: Experiment, **changes: ob
         "counts": {"errors": (0.0, 1.0), "withheld": (0.0, 1.0)},
         "version": 2 if on_candidate else 1,
         "by_candidate": on_candidate,
+        "scores": {"intent": number % 101 / 100},
+        "latency_ms": number * 7.0,
     }
     return Answer(**fields | changes)  # type: ignore[arg-type]
 
@@ -167,6 +169,18 @@ def _hold(world: _World, experiment: Experiment, seed: int, kills: float) -> _Ho
 def _describe(holder: _Holder) -> dict[str, object]:
     state = write_state(holder.run).model_dump()
     return {name: value for name, value in state.items() if name not in ("begin_at", "skipped_offsets")}
+
+
+def test_a_state_from_before_distributions_were_kept_is_read_and_counted_on() -> None:
+    run = ExperimentRun("desk", VERSIONS, _experiment())
+    old = {name: value for name, value in write_state(run).model_dump().items() if name not in ("scores", "latency")}
+    run = read_state(ExperimentState.model_validate(old), {})
+    for offset in range(150):
+        answer = _answer(offset, "shop", run.experiment, by_candidate=False, scores={f"task-{offset}": 0.5})
+        run.read(Place("a", offset, START_MINUTE), answer, START_MINUTE)
+    state = write_state(run)
+    assert (len(state.scores), state.scores["task-7"]) == (100, {"control": {"10": 1}})
+    assert sum(state.latency["control"].values()) == 150
 
 
 @pytest.mark.parametrize("seed", range(2))
