@@ -82,6 +82,10 @@ class Feedback(_Frozen):
     at: UtcTime
     consent: Annotated[bool, Field(strict=True)] = False
     """Whether the text may be trained on with this verdict."""
+    blind: Annotated[bool, Field(strict=True)] = Field(default=False, exclude_if=lambda blind: not blind)
+    """Whether the answer, its score and its version were hidden from the person until the verdict was given. Rules of
+    experiments use no other.
+    """
 
     @model_validator(mode="after")
     def _value_fits_the_verdict(self) -> Self:

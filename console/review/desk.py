@@ -135,4 +135,5 @@ def make_feedback(item: ReviewItem, judgement: Judgement, person: str, *, consen
         by=person,
         at=datetime.now(UTC),
         consent=consent,
+        blind=item.is_judged_blind,
     )

@@ -35,6 +35,8 @@ class Entry:
     """Ids of withdrawals that are not acknowledged."""
     kept: bool = True
     """Whether this console still reads the partition that it came from."""
+    was_held: bool = False
+    """Whether it was before a person."""
     is_counted: bool = False
     """Whether it has been done already, and a late verdict brought it back."""
 
@@ -42,6 +44,10 @@ class Entry:
         """Drop the leases that have run out."""
         if any(until <= now for until in self.leases.values()):
             self.leases = {holder: until for holder, until in self.leases.items() if until > now}
+
+    def lease(self, holder: str, until: float) -> None:
+        """Let a browser hold it, and show it."""
+        self.leases[holder], self.was_held = until, True
 
     def judged_by(self, person: str) -> Given | None:
         return next((each for each in self.given if each.by == person), None)

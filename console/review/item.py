@@ -60,11 +60,18 @@ class ReviewItem:
     text_pair: str | None = None
     characters: int = 0
     """Of the whole text; `text` may be its beginning."""
+    was_seen: bool = False
+    """Whether the guess was before a person before the answer was drawn at random, too."""
 
     @property
     def is_blind(self) -> bool:
         """Whether guess and score are hidden until the answer is given."""
         return self.why is ReviewReason.RANDOM
+
+    @property
+    def is_judged_blind(self) -> bool:
+        """Whether nobody can have seen the guess here."""
+        return self.is_blind and not self.was_seen
 
     @property
     def is_cut(self) -> bool:

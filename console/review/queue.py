@@ -9,6 +9,7 @@ Invariants:
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from ...schemas.feedback import Feedback
@@ -72,7 +73,9 @@ class ReviewQueue:
         if (known := self._entries.get(item.key)) is not None:
             known.kept = True  # read again after a rebalance
             if item.is_blind and not known.given:
-                known.item = item  # asked about for another reason, too
+                known.item = replace(
+                    item, was_seen=known.was_held and not known.item.is_judged_blind
+                )  # asked about for another reason, too
             return
         self._left.pop(item.key, None)
         self._numbers += 1
@@ -181,7 +184,7 @@ class ReviewQueue:
         if not held:
             del self._held[holder]
         for key in held:
-            self._entries[key].leases[holder] = now + LEASE_S
+            self._entries[key].lease(holder, now + LEASE_S)
         return [self._entries[key].item for key in held]
 
     def _may_keep(self, key: str, holder: str, person: str, now: float) -> bool:
@@ -215,7 +218,7 @@ class ReviewQueue:
         for extra in held[HELD - 1 :]:
             self._entries[extra].leases.pop(holder, None)
         self._held[holder] = [key, *held[: HELD - 1]]
-        self._entries[key].leases[holder] = now + LEASE_S
+        self._entries[key].lease(holder, now + LEASE_S)
 
     def judges_to_tell(self, key: str, person: str) -> tuple[str, ...]:
         """Return who else has judged an item, where a second person was not wanted."""

@@ -18,7 +18,7 @@ OTHER_AGREEMENT: Final = "other_agreement"
 """Measure of the verdicts that nobody was asked for at random. It is shown; no rule can name it."""
 
 _BLIND: Final = frozenset({Verdict.CONFIRMED, Verdict.CORRECTION})
-"""Verdicts of a person who was not shown the answer: up and down are given by those who saw it."""
+"""Verdicts that a person can give without seeing the answer: up and down are given by those who saw it."""
 
 _METADATA = "metadata."
 
@@ -69,12 +69,13 @@ def find_drawn(review: Review, experiment: str) -> Drawn | None:
 
 
 def counts_for_goals(feedback: Feedback, drawn: Container[Drawn]) -> bool:
-    """Return whether goals and guardrails may use a verdict: a blind one on an answer that was drawn at random.
+    """Return whether goals and guardrails may use a verdict: one that was given blind, on an answer that was drawn at random.
 
     People judge what looks wrong, so agreement among verdicts that nobody asked for does not estimate the agreement on all
-    answers, and the bias need not be equal on both sides. `drawn`: what `find_drawn` returned of the experiment's reviews.
+    answers, and the bias need not be equal on both sides; so do those of a person who saw the answer, where it happened to be
+    drawn. `drawn`: what `find_drawn` returned of the experiment's reviews.
     """
-    return feedback.verdict in _BLIND and (feedback.prediction_id, feedback.task) in drawn
+    return feedback.blind and feedback.verdict in _BLIND and (feedback.prediction_id, feedback.task) in drawn
 
 
 def count_feedback(feedback: Feedback, drawn: Container[Drawn]) -> Counts:

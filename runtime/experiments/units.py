@@ -77,11 +77,13 @@ class OpenUnit:
         return totals
 
     def _latest_verdicts(self, end: int) -> Iterator[Feedback]:
-        """Yield the latest verdict of each person on each task of each answer, without those taken back."""
-        latest: dict[tuple[str, str, str], Feedback] = {}
+        """Yield the latest verdict of each person on each task of each answer, without those taken back; of who saw the answer
+        later the latest blind one, too.
+        """
+        latest: dict[tuple[str, str, str, bool], Feedback] = {}
         for minute, feedback in sorted(self._verdicts.values(), key=lambda pair: (pair[1].at, pair[1].id)):
             if minute < end and self._withdrawn.get(feedback.id, end) >= end:
-                latest[feedback.prediction_id, feedback.task, feedback.by] = feedback
+                latest[feedback.prediction_id, feedback.task, feedback.by, feedback.blind] = feedback
         yield from latest.values()
 
 

@@ -44,6 +44,20 @@ def test_an_item_that_is_drawn_at_random_too_becomes_blind_unless_it_was_judged(
     for number in range(2):
         queue.add(make_item(number, why=ReviewReason.RANDOM))
     assert [queue.find(item.key).is_blind for item in items] == [True, False]
+    assert not queue.find(items[0].key).is_judged_blind, "ann has seen the guess"
+
+
+def test_an_item_is_judged_blind_where_its_guess_was_never_shown() -> None:
+    queue, (first, second) = (
+        ReviewQueue(overlap=0.0),
+        (make_item(number, why=ReviewReason.RANDOM) for number in range(2)),
+    )
+    queue.add(first)
+    queue.hold("a", "ann", 0.0)
+    queue.add(first)  # read again after a rebalance
+    queue.add(make_item(1))
+    queue.add(second)
+    assert [queue.find(item.key).is_judged_blind for item in (first, second)] == [True, True]
 
 
 def test_an_answer_that_somebody_chose_is_not_put_before_two_people() -> None:

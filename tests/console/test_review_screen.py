@@ -9,8 +9,9 @@ import pytest
 from review_items import make_item, make_task
 from starlette.testclient import TestClient
 
-from murmura.console.review.desk import ReviewDesk
+from murmura.console.review.desk import ReviewDesk, make_feedback
 from murmura.console.review.item import Guess, canonical
+from murmura.console.review.posted import Judgement
 from murmura.console.review.queue import ReviewQueue
 from murmura.console.review.screen import Facts, ReviewScreen, split_tokens
 from murmura.console.review.tasks import reply_task
@@ -161,6 +162,13 @@ def test_nothing_of_the_guess_is_shown_for_a_random_item() -> None:
     page = Desk(make_item(why=ReviewReason.RANDOM)).browser().get("/reviews").text
     assert "checked" not in page.partition('id="review-item"')[2].partition("consent")[0]
     assert "Score of the model" not in page
+
+
+def test_a_verdict_says_whether_the_guess_was_hidden() -> None:
+    items = [make_item(why=ReviewReason.RANDOM), make_item()]
+    items.append(replace(items[0], was_seen=True))
+    judgement = Judgement(Verdict.CONFIRMED, None, "")
+    assert [make_feedback(item, judgement, "ann", consent=False).blind for item in items] == [True, False, False]
 
 
 def test_the_page_of_a_random_item_is_the_same_whatever_answered_it() -> None:

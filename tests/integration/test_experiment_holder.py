@@ -87,7 +87,15 @@ class _World:
         review = {**shared, "task": "intent", "why": "random", "sampling_rate": 0.5, "at": at.isoformat()}
         yield f"{self.prefix}.reviews", number, review | {"experiment": self.experiments[model].id}
         verdict = {"verdict": "confirmed"} if right else {"verdict": "correction", "value": "other"}
-        feedback = {**shared, "id": number, "task": "intent", "by": "anna", "at": at.isoformat(), **verdict}
+        feedback = {
+            **shared,
+            "id": number,
+            "task": "intent",
+            "by": "anna",
+            "at": at.isoformat(),
+            "blind": True,
+            **verdict,
+        }
         yield f"{self.prefix}.feedback", number, feedback
 
     @asynccontextmanager

@@ -51,6 +51,13 @@ def test_model_source_and_consent_may_be_missing_and_consent_is_then_not_given()
     assert (feedback.model, feedback.source, feedback.consent) == (None, None, False)
 
 
+def test_a_verdict_is_blind_only_where_it_says_so():
+    assert not Feedback.model_validate(CORRECTION).blind
+    blind = CORRECTION | {"blind": True}
+    assert json.loads(Feedback.model_validate(blind).model_dump_json()) == blind
+    jsonschema.validate(blind, schema_of("feedback.v1"))
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

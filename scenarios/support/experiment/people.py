@@ -39,6 +39,7 @@ class People:
                 "by": self._draw.choice(NAMES),
                 "at": datetime.now(UTC),
                 "consent": True,
+                "blind": True,
             }
         )
 

@@ -161,11 +161,12 @@ def test_events_find_their_answer_by_any_id_before_or_after_it() -> None:
     assert ledger.tally.sums["agreement"]["control"].weight == 2
 
 
-def _feedback(number: str, second: int, verdict: str, value: str | None = None, by: str = "anna") -> Feedback:
+def _feedback(
+    number: str, second: int, verdict: str, value: str | None = None, by: str = "anna", *, blind: bool = True
+) -> Feedback:
     at = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
-    return Feedback(
-        id=number, prediction_id="0" * 32, agent="a", task="intent", verdict=verdict, value=value, by=by, at=at
-    )
+    shared = {"prediction_id": "0" * 32, "agent": "a", "task": "intent", "by": by, "at": at, "blind": blind}
+    return Feedback.model_validate(shared | {"id": number, "verdict": verdict, "value": value})
 
 
 def test_of_verdicts_the_latest_of_each_person_counts_once_and_none_that_was_taken_back() -> None:
@@ -187,6 +188,20 @@ def test_of_verdicts_the_latest_of_each_person_counts_once_and_none_that_was_tak
     sums = ledger.tally.sums["agreement"]["control"]
     assert (sums.value, sums.weight) == (1, 2)
     assert OTHER_AGREEMENT not in ledger.tally.sums
+
+
+def test_a_verdict_after_the_answer_was_seen_takes_no_blind_one_away() -> None:
+    ledger = _ledger()
+    ledger.count_answer(_place(0), 7, "control", ["p"], {})
+    seen = _feedback("2", 2, "correction", "refund", blind=False)
+    for offset, event in enumerate([("0" * 32, "intent"), _feedback("1", 1, "confirmed"), seen]):
+        ledger.count_event(_place(1, offset, "feedback"), "p", event)
+    ledger.close_until(1000)
+    found = {
+        key: (ledger.tally.sums[key]["control"].value, ledger.tally.sums[key]["control"].weight)
+        for key in ("agreement", OTHER_AGREEMENT)
+    }
+    assert found == {"agreement": (1, 1), OTHER_AGREEMENT: (0, 1)}
 
 
 def test_reading_begins_again_before_the_oldest_open_unit_and_the_oldest_waiting_event() -> None:

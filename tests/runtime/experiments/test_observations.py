@@ -75,7 +75,7 @@ def test_answers_count_by_task_and_over_all() -> None:
     assert count_result(_result(intent=_classified(None, "out_of_scope")))["out_of_scope/intent"] == (1.0, 1.0)
 
 
-def _feedback(verdict: str, value: object = None, task: str = "intent") -> Feedback:
+def _feedback(verdict: str, value: object = None, task: str = "intent", *, blind: bool = True) -> Feedback:
     return Feedback.model_validate(
         {
             "id": "f",
@@ -85,6 +85,7 @@ def _feedback(verdict: str, value: object = None, task: str = "intent") -> Feedb
             "verdict": verdict,
             "value": value,
             "by": "p",
+            "blind": blind,
             "at": NOW,
         }
     )
@@ -101,9 +102,10 @@ def test_verdicts(verdict: str, value: object, agrees: float | None) -> None:
 @pytest.mark.parametrize(
     ("feedback", "agrees"),
     [(_feedback("confirmed", task="topic"), 1.0), (_feedback("correction", "x", "topic"), 0.0)]
-    + [(_feedback(verdict), float(verdict == "up")) for verdict in ("up", "down")],
+    + [(_feedback(verdict), float(verdict == "up")) for verdict in ("up", "down")]
+    + [(_feedback("correction", "x", blind=False), 0.0), (_feedback("confirmed", blind=False), 1.0)],
 )
-def test_a_verdict_that_nobody_was_asked_for_at_random_is_counted_where_no_rule_reads(
+def test_a_verdict_that_nobody_was_asked_for_at_random_or_of_a_person_who_saw_the_answer_is_counted_where_no_rule_reads(
     feedback: Feedback, agrees: float
 ) -> None:
     counts = count_feedback(feedback, {("0" * 32, "intent")})
