@@ -24,7 +24,8 @@ from .overview.figures import AgentFigures
 from .overview.process_metrics import MetricsReader
 from .overview.screen import OverviewScreen
 from .reading.follower import Feed, Follower
-from .review.live import make_finder, make_reviews
+from .review.live import answer_topics, make_finder, make_reviews
+from .review.loading import REPLYING_AGENT
 from .review.screen import ReviewScreen, read_guidelines
 from .trying.asking import Asking
 from .trying.screen import TryScreen
@@ -63,6 +64,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         Feed(f"{settings.prefix}.feedback", figures.take_feedback, kept[0]),
         *(Feed(topic, figures.take_results, kept[0]) for topic in sorted(outputs)),
         *(Feed(topic, live.take, MOST_RESULTS) for topic in sorted(outputs)),
+        Feed(answer_topics(settings)[REPLYING_AGENT], live.take_replies, MOST_RESULTS),
         Feed(f"{settings.prefix}.models", versions.take_releases, kept[0]),
         Feed(f"{settings.prefix}.reviews", drawn.take, MOST_DRAWN),
         Feed(experiments_topic, experiments.take, kept[0]),

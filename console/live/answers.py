@@ -34,6 +34,8 @@ class Answer:
     """Of a generated reply."""
     spans: tuple[tuple[int, int, str], ...] = ()
     """Start, end and label, in code points, in order and without overlaps."""
+    note: str = ""
+    """What more there is to say of a reply: what kind it is, and where its words come from."""
 
 
 def read_answers(outputs: Mapping[str, Any]) -> list[Answer]:

@@ -10,9 +10,9 @@ from ..review.desk import make_feedback
 from ..review.item import SHOWN_CHARACTERS, Guess, Place, ReviewItem, guess_of_output, item_key
 from ..review.live import LiveReviews
 from ..review.posted import Judgement
-from ..review.tasks import ReviewTask
+from ..review.tasks import EntryForm, ReviewTask, reply_task
 from ..web.people import Refused
-from .index import LiveResult
+from .result import REPLY_TASK, LiveResult
 
 _PLACE = Place("", 0, 0)
 """No review asks for it, so none is committed."""
@@ -40,11 +40,19 @@ def make_item(result: LiveResult, request: Incoming, task: ReviewTask) -> Review
     )
 
 
+def find_task(reviews: LiveReviews, result: LiveResult, task: str) -> ReviewTask | None:
+    """Return how people enter another answer; None where they cannot. The words of a reply need no labels of a model."""
+    found = reviews.tasks.get(task)
+    if result.is_reply and task == REPLY_TASK:
+        return found if found is not None and found.form is EntryForm.REPLY else reply_task(task)
+    return found
+
+
 def correct(
     reviews: LiveReviews, result: LiveResult, request: Incoming, task: str, holder: str, person: str, now: float
 ) -> None:
     """Put an answer before a browser. Raises Refused where it cannot be judged here."""
-    known = reviews.tasks.get(task)
+    known = find_task(reviews, result, task)
     if known is None or task not in result.outputs:
         raise Refused(HTTPStatus.CONFLICT, "The model whose labels the console has knows no such task.")
     item = make_item(result, request, known)

@@ -1,96 +1,20 @@
-"""The newest results, bounded in number and bytes, and how many pass a second. Pure."""
+"""The newest results and replies, bounded in number and bytes, and how many pass a second. Pure."""
 
 import asyncio
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Final
 
 from ...runtime.wire.message import Record
-from ...schemas.result import ModelRef, Source
 from ..reading.bounded_index import BoundedIndex
-from .answers import Answer, read_answers
+from .result import LiveResult, read_live_reply, read_live_result
 
 MOST_RESULTS: Final = 2_000
 MOST_BYTES: Final = 8 * 1024 * 1024
 RATE_S: Final = 10
-_NAME_CHARACTERS: Final = 300
 
-
-class _Model(msgspec.Struct, frozen=True):
-    name: str
-    version: int
-    variant: Literal["current", "candidate"] = "current"
-
-
-class _Source(msgspec.Struct, frozen=True):
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-
-
-class _Value(msgspec.Struct):
-    """What is read of a result as it passes; its outputs are read when somebody looks."""
-
-    prediction_id: str
-    request_id: str
-    agent: str
-    source: _Source
-    model: _Model
-    outputs: msgspec.Raw = msgspec.Raw(b"{}")
-    status: str = "ok"
-
-
-_read_value: Final = msgspec.json.Decoder(_Value).decode
-_read_outputs: Final = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-class LiveResult:
-    """A result without its text. `number`: its place in the order of arrival. `at`: the log's time (Unix, s)."""
-
-    __slots__ = ("_answers", "_value", "agent", "at", "number", "prediction_id", "request_id", "status")
-
-    def __init__(self, number: int, value: _Value, at: float) -> None:
-        self.number, self.at, self._value = number, at, value
-        self.prediction_id, self.request_id, self.agent = value.prediction_id, value.request_id, value.agent
-        self.status = value.status
-        self._answers: tuple[Answer, ...] | None = None
-
-    @property
-    def outputs(self) -> dict[str, Any]:
-        """The outputs by task, as they were written; empty where they are of no such form."""
-        try:
-            return _read_outputs(self._value.outputs)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return {}
-
-    @property
-    def answers(self) -> tuple[Answer, ...]:
-        if self._answers is None:
-            self._answers = tuple(read_answers(self.outputs))
-        return self._answers
-
-    @property
-    def model(self) -> ModelRef:
-        model = self._value.model
-        return ModelRef(name=model.name, version=model.version, variant=model.variant)
-
-    @property
-    def source(self) -> Source:
-        each = self._value.source
-        return Source(topic=each.topic, partition=each.partition, offset=each.offset, timestamp=each.timestamp)
-
-    @property
-    def took_ms(self) -> float:
-        """From the time of the request's record to that of the result's."""
-        return 1000 * self.at - self._value.source.timestamp
-
-    @property
-    def version(self) -> str:
-        return f"{self._value.model.name} {self._value.model.version}"
+Read = Callable[[bytes, int, float], LiveResult | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +50,7 @@ class LiveFilters:
 
 
 class LiveIndex:
-    """Takes the records of the topics of results, each in order. `drawn`: ids of the predictions that are judged blind."""
+    """Takes the records of the topics of results and of replies, each in order. `drawn`: ids of the predictions that are judged blind."""
 
     def __init__(
         self, most: int = MOST_RESULTS, most_bytes: int = MOST_BYTES, drawn: Container[str] = frozenset()
@@ -142,30 +66,29 @@ class LiveIndex:
         """Number of the newest result when they were collected."""
 
     def take(self, records: Sequence[Record]) -> None:
+        self._take(records, read_live_result)
+
+    def take_replies(self, records: Sequence[Record]) -> None:
+        """Take the records of the topic of replies."""
+        self._take(records, read_live_reply)
+
+    def _take(self, records: Sequence[Record], read: Read) -> None:
         for record in records:
-            result = self._read(record)
+            result = read(record.value or b"", self._number + 1, record.timestamp / 1000)
             if result is None:
                 continue
+            self._number += 1
+            self._count(record.timestamp // 1000)
             self._results.remove(result.prediction_id)  # delivered once more: it is the newest
             self._results.put(result.prediction_id, result, 4 * len(record.value or b""))
             if result.request_id in self._awaited:
                 self._awaited[result.request_id].append(result)
                 self._came.set()
 
-    def _read(self, record: Record) -> LiveResult | None:
-        try:
-            found = _read_value(record.value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        names = found.prediction_id, found.request_id, found.agent, found.model.name
-        if max(map(len, names)) > _NAME_CHARACTERS:
-            return None
-        self._number += 1
-        second = record.timestamp // 1000
+    def _count(self, second: int) -> None:
         self._by_second[second] = self._by_second.get(second, 0) + 1
         if len(self._by_second) > 4 * RATE_S:
             del self._by_second[next(iter(self._by_second))]
-        return LiveResult(self._number, found, record.timestamp / 1000)
 
     def rate(self, now: float) -> float:
         """Return the results a second of the last 10 s, by the times of the log."""
@@ -195,7 +118,7 @@ class LiveIndex:
         labels: set[str] = set()
         for each in self._results.newest():
             agents.add(each.agent)
-            versions.add(each.version)
+            versions.update([each.version] if each.version else ())
             labels.update(scored.label for answer in each.answers for scored in answer.labels if scored.label)
         return _first(agents), _first(versions), _first(labels)
 

@@ -18,7 +18,8 @@ from ..web.people import Refused, Role
 from ..web.screens import Screen, do, go_to, is_htmx, person_of, show
 from .answers import mark_spans
 from .correcting import correct
-from .index import LiveFilters, LiveIndex, LiveResult
+from .index import LiveFilters, LiveIndex
+from .result import LiveResult
 from .texts import SHOWN_CHARACTERS, RequestTexts
 
 PATH: Final = "/live"

@@ -17,7 +17,8 @@ from ...runtime.kafka.producer import producer_factory
 from ...runtime.kafka.topics import require_topics
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
-from ..live.index import LiveIndex, LiveResult
+from ..live.index import LiveIndex
+from ..live.result import LiveResult
 from ..web.people import Refused
 
 log = get_logger(__name__)

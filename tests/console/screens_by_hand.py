@@ -34,6 +34,7 @@ from murmura.console.web.application import make_application
 from murmura.console.web.pages import Pages
 from murmura.runtime.experiments.sums import sum_units
 from murmura.runtime.settings.settings import Settings
+from murmura.schemas.dialogue import Reply
 from murmura.schemas.experiment import Experiment
 from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import released
@@ -120,6 +121,24 @@ def result(offset: int, at_ms: int, outputs: dict | None = None, **fields: Any) 
     return SimpleNamespace(timestamp=at_ms, value=json.dumps(value | fields).encode(), key=None)
 
 
+def reply(offset: int, at_ms: int, text: str = "Which card is it?", **fields: Any) -> SimpleNamespace:
+    """A record with a reply to a turn, as the dialogue agent publishes it."""
+    value = Reply(
+        request_id=f"t-{offset}",
+        prediction_id=f"{offset:032x}",
+        agent="dialogue",
+        conversation="c-1",
+        number=1,
+        kind="asked",
+        text=text,
+        acts=[{"act": "request", "slot": "card"}],
+        model=fields.pop("model", {"name": "desk", "version": 2}),
+        source={"topic": "turns", "partition": 0, "offset": offset, "timestamp": at_ms - 60},
+        **fields,
+    )
+    return SimpleNamespace(timestamp=at_ms, value=value.model_dump_json().encode(), key=b"c-1")
+
+
 class ByHand:
     """All screens, with their indexes and settings. `sections` are those of the settings."""
 
@@ -161,6 +180,7 @@ class ByHand:
         spans = {"kind": "tagging", "spans": [{"label": "city", "text": "Rome", "start": 3, "end": 7, "score": 0.9}]}
         withheld = {"label": None, "score": 0.3, "abstained": True, "reason": "below_threshold"}
         guess = {"alternatives": [{"label": "loan", "score": 0.3}]}
+        self.live.take_replies([reply(1000, now_ms - 10_000)])
         self.take(
             result(0, now_ms - 9000, {"intent": {"kind": "classification", **withheld, **guess}, "slots": spans}),
             result(1, now_ms - 6000, model={"name": "desk", "version": 3, "variant": "candidate"}),

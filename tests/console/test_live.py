@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from screens_by_hand import ByHand, result
+from screens_by_hand import ByHand, reply, result
 from starlette.testclient import TestClient
 
 from murmura.console.live import screen as live_screen
@@ -215,3 +215,45 @@ def test_the_drawn_answers_that_are_remembered_are_bounded():
     drawn = DrawnAnswers(most=2)
     drawn.take([review_drawn_of(number) for number in range(3)])
     assert [f"{number:032x}" in drawn for number in range(3)] == [False, True, True]
+
+
+def test_replies_of_conversations_are_shown_with_what_they_say_and_corrected_as_edits():
+    made, now = ByHand(["my card is lost"]), int(time.time() * 1000)
+    made.live.take_replies(
+        [reply(0, now), reply(1, now, "Hello <b>", model=None), SimpleNamespace(timestamp=now, value=b"{}")]
+    )
+    made.take(result(2, now))
+    browser = browse(made)
+    page = browser.get("/live?agent=dialogue").text
+    rows = page[page.index("<tbody>") : page.index("</tbody>")]
+    for shown in (
+        "my card is lost",
+        "Which card is it?",
+        "asked, template",
+        "request card",
+        "Hello &lt;b&gt;",
+        "no model",
+    ):
+        assert shown in rows
+    assert rows.count("/live/correct") == 2
+    assert "refund" not in rows
+    assert "Which card" in browser.get("/live?label=request+card&version=desk+2").text
+    assert "Which card" not in browser.get("/live?least=0.1").text
+    form = {"prediction_id": f"{0:032x}", "task": "reply"}
+    assert browser.post("/live/correct", data=form).headers["location"] == "/reviews"
+    key = item_key(form["prediction_id"], "reply")
+    assert "Which card is it?</textarea>" in browser.get("/reviews", headers={"accept": "text/html"}).text
+    browser.post(f"/reviews/{key}", data={"reply": "Which of your cards?", "do": "confirm"})
+    (feedback,) = made.queue.unsent.values()
+    assert (feedback.agent, feedback.task, feedback.value) == ("dialogue", "reply", "Which of your cards?")
+    assert feedback.source.topic == "turns"
+    assert browser.post("/live/correct", data=form | {"task": "intent"}).status_code == 409
+
+
+def test_a_reply_that_was_drawn_at_random_hides_its_words():
+    made = ByHand(["text"])
+    made.live.take_replies([reply(0, int(time.time() * 1000))])
+    made.drawn.take([review_drawn_of(0)])
+    page = browse(made).get("/live").text
+    assert "Drawn at random" in page
+    assert "Which card" not in page
