@@ -190,7 +190,8 @@ def test_the_expectation_is_printed_before_the_start(desk, tmp_path):
     rows = [line.split("\t") for line in lines[1:6]]
     assert [row[0] for row in rows] == ["-0.05", "-0.02", "+0.00", "+0.02", "+0.05"]
     assert all(0.0 <= float(row[1].rstrip("%")) <= 100.0 for row in rows)
-    assert lines[6].startswith("no promotion before 50 units on each side and 0.5 hours")
+    assert lines[6].startswith("how many hours these are is not known: desk answered nothing in the latest hour")
+    assert lines[7].startswith("no promotion before 50 units on each side and 0.5 hours")
     assert desk.state.candidate.experiment.rules.min_units == 50
 
 

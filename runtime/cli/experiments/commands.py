@@ -7,10 +7,18 @@ import typer
 
 from ...errors import SetupError
 from .. import options
-from ..release_steps import By, now, publish_next, who
+from ..release_steps import By, now, publish_next, read_releases, who
 from ..releases import Name, Store, open_store
 from .candidates import check_candidate
-from .inputs import check_rate, check_unit, note_missing_ratios, note_missing_reviews, parse_share, read_rules
+from .inputs import (
+    check_rate,
+    check_unit,
+    check_units_per_hour,
+    note_missing_ratios,
+    note_missing_reviews,
+    parse_share,
+    read_rules,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +46,15 @@ Rate = Annotated[
     float,
     typer.Option("--rate", metavar="RATE", help="The current version's rate of the first goal, for the expectation."),
 ]
+UnitsPerHour = Annotated[
+    float | None,
+    typer.Option(
+        "--units-per-hour",
+        metavar="NUMBER",
+        help="Units with a value of the first goal, for the expectation. Default: by the results of the latest hour.",
+        show_default=False,
+    ),
+]
 Power = Annotated[
     bool, typer.Option("--power/--no-power", help="Simulate what the rules are likely to decide, and when.")
 ]
@@ -50,6 +67,7 @@ def canary(
     unit: Unit = None,
     rules: Rules = None,
     rate: Rate = 0.9,
+    units_per_hour: UnitsPerHour = None,
     power: Power = True,
     why: Why = "",
     by: By = None,
@@ -66,7 +84,19 @@ def canary(
     Raise the share: [bold]murmura models canary desk 4 --share 20%[/bold]
     """
     settings = options.settings(config, bootstrap=bootstrap)
-    _start(settings, name, version, share, unit, rules, rate if power else None, why=why, by=by, store=store)
+    _start(
+        settings,
+        name,
+        version,
+        share,
+        unit,
+        rules,
+        rate if power else None,
+        units_per_hour,
+        why=why,
+        by=by,
+        store=store,
+    )
 
 
 def ab(
@@ -76,6 +106,7 @@ def ab(
     unit: Unit = None,
     rules: Rules = None,
     rate: Rate = 0.9,
+    units_per_hour: UnitsPerHour = None,
     power: Power = True,
     why: Why = "",
     by: By = None,
@@ -88,7 +119,19 @@ def ab(
     Example: [bold]murmura models ab desk 4 --share 50% --rules rules.yaml --store /srv/models[/bold]
     """
     settings = options.settings(config, bootstrap=bootstrap)
-    _start(settings, name, version, share, unit, rules, rate if power else None, why=why, by=by, store=store)
+    _start(
+        settings,
+        name,
+        version,
+        share,
+        unit,
+        rules,
+        rate if power else None,
+        units_per_hour,
+        why=why,
+        by=by,
+        store=store,
+    )
 
 
 def shadow(
@@ -166,6 +209,7 @@ def _start(
     unit: str | None,
     rules: Path | None,
     rate: float | None,
+    units_per_hour: float | None,
     *,
     why: str,
     by: str | None,
@@ -177,10 +221,15 @@ def _start(
     from ....schemas.experiment import Experiment
     from ....schemas.release import raised, started
     from .expectation import print_expectation
+    from .unit_rate import UnitRate, measure_unit_rate
 
     part, kept, judged = parse_share(share), check_unit(unit or "key"), read_rules(rules)
+    units = UnitRate(units_per_hour, "as given")
+    check_units_per_hour(units_per_hour)
     if rate is not None:
         check_rate(rate)
+        if units_per_hour is None and _has_no_candidate(settings, name):
+            units = measure_unit_rate(settings, name, kept, judged)
 
     def change(state: "ReleaseState") -> "ReleaseState":
         at = now()
@@ -200,13 +249,18 @@ def _start(
         note_missing_reviews(settings, judged)
         note_missing_ratios(settings, judged)
         if rate is not None:
-            print_expectation(judged, part, rate)
+            print_expectation(judged, part, rate, units)
         experiment = Experiment(
             id=f"{name}-{version}-{at:%Y%m%dT%H%M%SZ}", unit=kept, share=part, rules=judged, started=at
         )
         return started(state, version, digest, experiment, by=who(by), why=why, at=at)
 
     _publish(settings, name, change)
+
+
+def _has_no_candidate(settings: "Settings", name: str) -> bool:
+    state = read_releases(settings).get(name)
+    return state is not None and state.candidate is None
 
 
 def _is_running(state: "ReleaseState", version: int) -> bool:

@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from ....schemas.experiment import Rules
     from ...experiments.power import Power
     from ...experiments.simulation import Setup
+    from .unit_rate import UnitRate
 
 RUNS: Final = 300
 LOOKS: Final = 250
 IMPROVEMENTS: Final = (-0.05, -0.02, 0.0, 0.02, 0.05)
 
 
-def print_expectation(rules: "Rules", share: float, rate: float) -> None:
+def print_expectation(rules: "Rules", share: float, rate: float, units: "UnitRate") -> None:
     """Print how often simulated experiments with several true improvements of the first goal end, and when.
 
-    `rate`: the current version's, of the first goal.
+    `rate`: the current version's, of the first goal. `units`: how many of them an hour have a value of it.
     """
     from ...release.experiment_events import format_share
 
@@ -31,7 +32,18 @@ def print_expectation(rules: "Rules", share: float, rate: float) -> None:
         f"up to {setup.units:,} units with a value of {goal.key}"
         f"{f'; the other {others} goals have to be reached too' if others else ''}:"
     )
-    print_table(["truly better by", "promoted", "stopped", "half of these by"], _simulate_rows(setup))
+    found = _simulate(setup)
+    print_table(
+        ["truly better by", "promoted", "stopped", "half of these by"],
+        [_row(power, units.per_hour, rules.attribution_hours) for power in found],
+    )
+    if units.per_hour is None:
+        typer.echo(f"how many hours these are is not known: {units.why}; --units-per-hour says it")
+    else:
+        typer.echo(
+            f"hours are those of {_number(units.per_hour)} units an hour with a value of {goal.key}, {units.why}, "
+            "where each hour brings new ones"
+        )
     typer.echo(
         f"no promotion before {rules.min_units:,} units on each side and {rules.min_hours:g} hours; a unit counts "
         f"{rules.attribution_hours:g} hours after its first record, and hold back takes {rules.hold_back_hours:g} more"
@@ -58,7 +70,7 @@ def make_setup(rules: "Rules", share: float, rate: float) -> "Setup":
     )
 
 
-def _simulate_rows(setup: "Setup") -> list[list[str]]:
+def _simulate(setup: "Setup") -> "list[Power]":
     from rich.console import Console
     from rich.progress import Progress
 
@@ -70,9 +82,15 @@ def _simulate_rows(setup: "Setup") -> list[list[str]]:
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         for gain in bar.track(possible, description="simulating"):
             found += estimate_power(setup, (gain,), RUNS)
-    return [_row(power) for power in found]
+    return found
 
 
-def _row(power: "Power") -> list[str]:
+def _row(power: "Power", per_hour: float | None, attribution_hours: float) -> list[str]:
     median = "-" if power.median_units is None else f"{power.median_units:,.0f} units"
+    if power.median_units is not None and per_hour is not None:
+        median += f", {_number(power.median_units / per_hour + attribution_hours)} hours"
     return [f"{power.improvement:+.2f}", f"{power.promoted:.0%}", f"{power.stopped:.0%}", median]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:.3g}"

@@ -33,6 +33,12 @@ def check_rate(rate: float) -> None:
         )
 
 
+def check_units_per_hour(number: float | None) -> None:
+    """SetupError for what no units come by."""
+    if number is not None and not 0.0 < number < float("inf"):
+        raise SetupError(f"--units-per-hour: expected a number above 0, found {number:g}")
+
+
 def check_unit(text: str) -> str:
     """Return a unit of assignment. SetupError for what is none."""
     from pydantic import TypeAdapter, ValidationError
