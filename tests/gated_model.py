@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -84,13 +85,9 @@ async def start():
     started = []
 
     def begin(model, *, observer=None, breaker=None, deadline_s=5.0, **limits):
-        batcher = Batcher(
-            model,
-            BatchLimits(**{"token_budget": 1000, "max_in_flight": 1, **limits}),
-            observer=observer,
-            breaker=breaker,
-            deadline_s=deadline_s,
-        )
+        given = BatchLimits(**{"token_budget": 1000, "max_in_flight": 1, **limits})
+        terms = replace(given.terms, deadline_s=deadline_s)
+        batcher = Batcher(model, given, terms=terms, observer=observer, breaker=breaker)
         batcher.start()
         started.append((model, batcher))
         return batcher

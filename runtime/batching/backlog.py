@@ -30,8 +30,9 @@ class Backlog:
     row that it alone fails on; it stays open.
     """
 
-    def __init__(self, limits: BatchLimits, steps_between_passes: int) -> None:
-        self.policy, self.lanes = BatchPolicy(limits), ReplyLanes()
+    def __init__(self, limits: BatchLimits, steps_between_passes: int, terms: VersionTerms | None = None) -> None:
+        """`terms`: of versions that were not loaded; default: those of the limits."""
+        self.policy, self.lanes = BatchPolicy(limits, terms), ReplyLanes()
         self._slots, self._numbers = DeviceSlots(limits.max_in_flight, steps_between_passes), count()
         self._candidates: dict[int, OnFailed] = {}
         """By the identity of the model, which the policy keeps alive."""

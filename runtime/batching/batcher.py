@@ -4,7 +4,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from ..errors import Closed, DeviceFailed
 from ..observe.logs import get_logger
@@ -24,9 +23,6 @@ from .runs import Answers, BatchModel
 from .version_queue import VersionTerms
 
 log = get_logger(__name__)
-
-SHORTEST_DEADLINE_S: Final = 5.0
-"""Minimum deadline of a forward pass, regardless of the time measured at start."""
 
 
 class Batcher:
@@ -50,21 +46,22 @@ class Batcher:
         terms: VersionTerms | None = None,
         observer: BatchObserver | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        deadline_s: float = SHORTEST_DEADLINE_S,
         breaker: BreakerLimits | None = None,
         steps_between_passes: int = STEPS_BETWEEN_PASSES,
     ) -> None:
-        """`terms`: those of `model`. `deadline_s`: a pass or a step that takes longer is terminated; if it has not ended at twice
-        that time, the device is given up, unless it is a candidate's. A single text above the token budget gets proportionally longer.
+        """`terms`: those of `model`. A pass or a step that takes longer than its version's deadline is terminated; if it has not
+        ended at twice that time, the device is given up, unless it is a candidate's. A single text above the token budget gets
+        proportionally longer.
         `steps_between_passes`: see `DeviceSlots`.
         """
         self.model = model
         """Answers the entries without a model of their own."""
         self.limits = limits
-        self.backlog = Backlog(limits, steps_between_passes)
+        self.backlog = Backlog(limits, steps_between_passes, terms)
         self.backlog.load(model, terms or limits.terms)
         self._clock = clock
         self._reports = RunReports(observer, clock)
+        deadline_s = (terms or limits.terms).deadline_s
         self._runs = JobRuns(
             deadline_s, clock, on_pass=self._finish_pass, on_step=self._finish_step, on_stuck=self._leave_stuck
         )
@@ -136,20 +133,18 @@ class Batcher:
         if self._guard.trouble is not None:
             close(self._drain(running=False))
 
-    def load(
-        self, model: BatchModel, terms: VersionTerms, deadline_s: float, on_failed: OnFailed | None = None
-    ) -> None:
-        """Add a version; runs that start from now on have its deadline, unless it is shorter.
+    def load(self, model: BatchModel, terms: VersionTerms, on_failed: OnFailed | None = None) -> None:
+        """Add a version, or change its terms.
 
         `on_failed`: it is a candidate. When it fails, this is called, and its entries return to their sinks.
         """
-        self._runs.extend_deadline(deadline_s)
+        self._runs.note_deadline(terms.deadline_s)
         self.backlog.load(model, terms, on_failed)
 
-    def swap(self, before: BatchModel, model: BatchModel, terms: VersionTerms, deadline_s: float) -> None:
+    def swap(self, before: BatchModel, model: BatchModel, terms: VersionTerms) -> None:
         """Answer what comes from now on by `model` instead of `before`."""
         self.model = model if before is self.model else self.model
-        self.load(model, terms, deadline_s)
+        self.load(model, terms)
         if before is not model:
             self.backlog.retire(before)
         self.take_back()
@@ -295,7 +290,8 @@ class Batcher:
             self.give_up(fault)
 
     def _probe(self) -> None:
-        self._runs.probe(self._guard.model_to_probe(self.model), self._guard.record_probe)
+        model = self._guard.model_to_probe(self.model)
+        self._runs.probe(model, self.backlog.policy.find_terms(model).deadline_s, self._guard.record_probe)
 
     def _leave_stuck(self, model: BatchModel) -> None:
         """A run of a model does not end: unload a candidate and leave its thread to it, otherwise give the device up."""

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..agent.result_envelope import Variant
@@ -13,7 +12,7 @@ from ..model.inputs import Input
 from ..model.long_texts import Windows
 from ..model.pass_time import PassTime
 from .backlog import OnFailed
-from .batcher import SHORTEST_DEADLINE_S, Batcher
+from .batcher import Batcher
 from .breaker import BreakerLimits
 from .device_slots import STEPS_BETWEEN_PASSES
 from .engine_readings import EngineReadings
@@ -26,7 +25,8 @@ from .reply_places import ReplyPlaces
 from .request_checks import EngineModel
 from .sides import CandidateSide
 from .single_callers import Callers, encode
-from .version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU
+from .tokenizer_thread import TokenizerThread
+from .version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU, SHORTEST_DEADLINE_S
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
@@ -97,9 +97,7 @@ class Engine(ModelCalls, EngineReadings):
         self._max_callers = max_callers
         self.observer, self._clock = observer, clock
         self._beside = beside
-        self._tokenizer: ThreadPoolExecutor = (
-            beside._tokenizer if beside else ThreadPoolExecutor(1, thread_name_prefix="murmura-tokenize")
-        )
+        self._tokenizer: TokenizerThread = beside._tokenizer if beside else TokenizerThread()
         self._batcher: Batcher | None = None
         self._callers: Callers | None = None
         self._breaker = breaker
@@ -125,6 +123,7 @@ class Engine(ModelCalls, EngineReadings):
             raise SetupError(f"model {self.model.manifest.name}: its first forward pass failed: {error}") from error
         self._batcher = self._share_batcher() if self._beside else self._start_batcher()
         self._callers = Callers(self._tokenizer, self._batcher, self._max_callers, self.renew)
+        self._tokenizer.watch()
 
     def _share_batcher(self) -> Batcher:
         assert self._beside is not None
@@ -136,7 +135,7 @@ class Engine(ModelCalls, EngineReadings):
                 f"model {self.model.manifest.name} runs on {self.model.device}, {self._beside.model.manifest.name} on "
                 f"{self._beside.model.device}: the models of a process share one device"
             )
-        batcher.load(self.model, self._costs.terms, self._costs.deadline_s)
+        batcher.load(self.model, self._costs.terms)
         return batcher
 
     def _start_batcher(self) -> Batcher:
@@ -155,7 +154,6 @@ class Engine(ModelCalls, EngineReadings):
             terms=self._costs.terms,
             observer=self.observer,
             clock=self._clock,
-            deadline_s=self._costs.deadline_s,
             breaker=self._breaker,
             steps_between_passes=self._steps_between_passes,
         )
@@ -194,7 +192,7 @@ class Engine(ModelCalls, EngineReadings):
     def swap(self, model: EngineModel, passes: PassTime | None = None) -> None:
         """Replace the serving model. Load, warm up and check the new one before.
 
-        `passes`: what was measured of them. A slower model than the one before gets a longer deadline.
+        `passes`: what was measured of them. Each version has a deadline of its own by that.
 
         Texts that were checked or encoded before are answered by the old model in separate batches; it is freed when its
         last batch ends. While the device fails, waiting entries are returned to their sinks and encoded for the new model.
@@ -203,7 +201,7 @@ class Engine(ModelCalls, EngineReadings):
         self.candidate = None if model is self.candidate else self.candidate
         self._costs.replace(model, passes)
         if self._batcher is not None:
-            self._batcher.swap(before, model, self._costs.terms, self._costs.deadline_s)
+            self._batcher.swap(before, model, self._costs.terms)
 
     def load_candidate(self, model: EngineModel, passes: PassTime | None, on_failed: OnFailed) -> None:
         """Load a second version. What it fails on returns to its sink, for the serving one.
@@ -220,7 +218,7 @@ class Engine(ModelCalls, EngineReadings):
             on_failed(fault)
 
         self.candidate = model
-        self._batcher.load(model, *self._costs.estimate(model, passes), forget)
+        self._batcher.load(model, self._costs.estimate(model, passes), forget)
 
     def drop_candidate(self) -> None:
         """Unload the second version: what waits for it returns to its sink, for the serving one."""
@@ -238,7 +236,8 @@ class Engine(ModelCalls, EngineReadings):
 
         `model` (default: the serving one) must be the `model` of the entries made of the result. `windows`: for each text
         how to split it above the model's limit; None: only its beginning is read. Raises the error of a text, or
-        DeviceFailed when not even a plain text can be tokenised; then a candidate is unloaded.
+        DeviceFailed when not even a plain text can be tokenised or the tokenizer does not come back; then a candidate is unloaded,
+        and without one the device is given up.
         """
         if self._batcher is None:
             raise Closed("the engine is not running")

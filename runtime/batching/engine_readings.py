@@ -91,7 +91,7 @@ class EngineReadings(RequestChecks):
 
     def estimate_terms(self, model: Any) -> VersionTerms:
         """Return the terms that a version beside the serving one has on this device."""
-        return self._costs.estimate(model, model.pass_time)[0]
+        return self._costs.estimate(model, model.pass_time)
 
     @property
     def in_flight(self) -> int:

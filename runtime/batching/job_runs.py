@@ -35,10 +35,11 @@ class JobRuns:
         on_step: OnStep,
         on_stuck: Callable[[BatchModel], None],
     ) -> None:
-        """`on_pass` gets the time when a pass began, too. `on_stuck` is called with the model of a run that does not end."""
-        self._threads, self._runs, self._clock = RunThreads(), BatchRuns(deadline_s), clock
+        """`deadline_s`: the shortest of a loaded version. `on_pass` gets the time when a pass began, too. `on_stuck` is called with the model of a run that does not end."""
+        self._threads, self._runs, self._clock = RunThreads(), BatchRuns(), clock
         self._on_pass, self._on_step, self._on_stuck = on_pass, on_step, on_stuck
         self._watch: asyncio.TimerHandle | None = None
+        self._shortest_deadline_s = deadline_s
 
     @property
     def running(self) -> bool:
@@ -54,17 +55,19 @@ class JobRuns:
         """Start as many threads as are stuck; these end after their current run, if that ends."""
         self._threads.start(stuck)
 
-    def extend_deadline(self, deadline_s: float) -> None:
-        """Give runs that start from now on this deadline, unless it is shorter."""
-        self._runs.deadline_s = max(self._runs.deadline_s, deadline_s)
+    def note_deadline(self, deadline_s: float) -> None:
+        """Check runs as often as a version of this deadline needs."""
+        self._shortest_deadline_s = min(self._shortest_deadline_s, deadline_s)
 
     def put(self, job: Job, model: BatchModel) -> None:
         """Have a thread run a pass of a model, or a step of a lane."""
         self._threads.put(partial(self._run, job, model))
 
-    def probe(self, model: BatchModel, on_probe: Callable[[BatchModel, DeviceFailed | None], None]) -> None:
+    def probe(
+        self, model: BatchModel, deadline_s: float, on_probe: Callable[[BatchModel, DeviceFailed | None], None]
+    ) -> None:
         """Have a thread run the reference sample of a model."""
-        self._threads.put(lambda: partial(on_probe, model, self._runs.check(model)))
+        self._threads.put(lambda: partial(on_probe, model, self._runs.check(model, deadline_s)))
 
     def end(self) -> list[Thread]:
         """End the threads and terminate what runs; returns the threads if something ran."""
@@ -78,12 +81,12 @@ class JobRuns:
         if job.lane is not None:
             return partial(self._on_step, job, job.lane, self._runs.step(job.lane, suspect=job.suspect))
         began_at = self._clock()
-        answers = self._runs.answer(model, job.entries, job.terms.token_budget, suspect=job.suspect)
+        answers = self._runs.answer(model, job.entries, job.terms, suspect=job.suspect)
         return partial(self._on_pass, job, answers, began_at)
 
     def _end_overdue(self) -> None:
         """Terminate runs past their deadline, and schedule the next check."""
-        wait_s = min(self._runs.deadline_s / _CHECKS_PER_DEADLINE, _LONGEST_WAIT_S)
+        wait_s = min(self._shortest_deadline_s / _CHECKS_PER_DEADLINE, _LONGEST_WAIT_S)
         self._watch = asyncio.get_running_loop().call_later(wait_s, self._end_overdue)
         for model in self._runs.end_overdue(time.monotonic()):
             self._on_stuck(model)

@@ -31,7 +31,7 @@ class PassCosts:
         """`token_budget` None: it is measured. `deadline_s`: of a forward pass, at least. The others: see `VersionTerms`."""
         self._name, self._weight, self._reply_rows = name, weight, reply_rows
         self.token_budget, self._max_rows, self._padded = token_budget, max_rows, padded
-        self.deadline_s = deadline_s
+        self._shortest_deadline_s = self.deadline_s = deadline_s
         self.calibration: Calibration | None = None
         """The measurement; None when the budget was given."""
         self._overhead_s, self._token_s, self._is_calibrated = 0.0, 1.0, False
@@ -44,23 +44,27 @@ class PassCosts:
         self.calibration = found = calibrate(model, max_rows=self._max_rows, padded=self._padded)
         self.token_budget, self._overhead_s, self._token_s = found.token_budget, found.overhead_s, found.token_s
         self._is_calibrated = True
-        self._extend_deadline(found.seconds(self._largest_batch(model)))
+        self.deadline_s = self._find_deadline(found.seconds(self._largest_batch(model)))
         structlog.get_logger(__name__).info("calibrated", device=model.device, **found.figures())
 
     def replace(self, model: Any, passes: PassTime | None) -> None:
-        """Take over what was measured of another version; a slower one gets a longer deadline."""
+        """Take over what was measured of another version. One of which nothing was measured has the deadline of the one before."""
         self._is_calibrated = passes is not None
         if passes is not None and self.token_budget is not None:
             self._overhead_s, self._token_s = passes.overhead_s, passes.token_s
-            self._extend_deadline(passes.slowest_token_s * self._largest_batch(model))
+            self.deadline_s = self._find_deadline(passes.slowest_token_s * self._largest_batch(model))
 
-    def estimate(self, model: Any, passes: PassTime | None) -> tuple[VersionTerms, float]:
-        """Return the terms and the deadline of a version beside the serving one."""
+    def estimate(self, model: Any, passes: PassTime | None) -> VersionTerms:
+        """Return the terms of a version beside the serving one."""
         if passes is None:
-            return replace(self.terms, is_calibrated=False), self.deadline_s
-        deadline_s = max(self.deadline_s, DEADLINE_RUNS * passes.slowest_token_s * self._largest_batch(model))
-        terms = replace(self.terms, overhead_s=passes.overhead_s, token_s=passes.token_s, is_calibrated=True)
-        return terms, deadline_s
+            return replace(self.terms, is_calibrated=False)
+        return replace(
+            self.terms,
+            overhead_s=passes.overhead_s,
+            token_s=passes.token_s,
+            is_calibrated=True,
+            deadline_s=self._find_deadline(passes.slowest_token_s * self._largest_batch(model)),
+        )
 
     @property
     def terms(self) -> VersionTerms:
@@ -77,11 +81,12 @@ class PassCosts:
             self._token_s,
             self._reply_rows,
             self._is_calibrated,
+            self.deadline_s,
         )
 
     def _largest_batch(self, model: Any) -> int:
         longest: int = model.manifest.limits.max_tokens
         return max(self.token_budget or 0, longest)
 
-    def _extend_deadline(self, full_batch_s: float) -> None:
-        self.deadline_s = max(self.deadline_s, DEADLINE_RUNS * full_batch_s)
+    def _find_deadline(self, full_batch_s: float) -> float:
+        return max(self._shortest_deadline_s, DEADLINE_RUNS * full_batch_s)

@@ -74,9 +74,10 @@ class BatchPolicy:
     claim on the time that others used meanwhile.
     """
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, terms: VersionTerms | None = None) -> None:
+        """`terms`: of versions that were not loaded; default: those of the limits."""
         self.limits = limits
-        self._terms = limits.terms
+        self._terms = terms or limits.terms
         self._hold_s = max(limits.max_hold_s, limits.max_wait_s)
         self._queues: dict[int, VersionQueue] = {}
         """By the identity of the model."""
@@ -101,11 +102,16 @@ class BatchPolicy:
         return (0, 0) if queue is None else (queue.queued_tokens, len(queue))
 
     def load(self, model: Any, terms: VersionTerms) -> None:
-        """Set the terms of a version. One that was not loaded has those of the limits."""
+        """Set the terms of a version. One that was not loaded has the default ones."""
         self._retired.pop(id(model), None)
         queue = self._find_queue(model)
         queue.terms, queue.loaded, queue.draining = terms, True, False
         self._accounts.setdefault(terms.name, _Account(self._fair_s))
+
+    def find_terms(self, model: Any) -> VersionTerms:
+        """Return the terms of a version; the default ones where it is not known."""
+        queue = self._queues.get(id(model))
+        return self._retired.get(id(model), self._terms) if queue is None else queue.terms
 
     def is_loaded(self, model: Any) -> bool:
         """Return whether a version was loaded and is not retired."""

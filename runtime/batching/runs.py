@@ -13,6 +13,7 @@ from ..model.device_faults import model_error
 from ..model.inputs import Input
 from .entry import Entry
 from .reply_lanes import ReplyLane, StepResult
+from .version_queue import VersionTerms
 
 Outputs = dict[str, dict[str, Any]]
 
@@ -123,30 +124,28 @@ class BatchRuns:
     - no batch raises: every error becomes part of the answers.
     """
 
-    def __init__(self, deadline_s: float) -> None:
-        """`deadline_s`: time limit of the reference sample, of a step, and of a forward pass over a full batch."""
-        self.deadline_s = deadline_s
+    def __init__(self) -> None:
         self._timer = DeviceTimer()
         self._running: dict[int, _Run] = {}
 
-    def answer(self, model: BatchModel, entries: list[Entry], full_tokens: int, *, suspect: bool = False) -> Answers:
+    def answer(self, model: BatchModel, entries: list[Entry], terms: VersionTerms, *, suspect: bool = False) -> Answers:
         """Run a batch. If it fails and the reference sample passes, search for the records that cause it.
 
-        `full_tokens`: of a full batch of this model. A pass with more (one text in windows) gets proportionally longer.
+        A pass with more tokens than a full batch has by `terms` (one text in windows) gets proportionally longer.
         `suspect`: the device failed on this batch before, and the reference sample has passed since. Then even a run that
         is out of memory or time is split: it may succeed with fewer records.
         """
         try:
-            answered = self._run(model, entries, full_tokens)
+            answered = self._run(model, entries, terms)
             return Answers(
                 [*answered.outputs], {}, answered.seconds, memories=answered.memories, device_s=answered.device_s
             )
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
-        fault = failed if isinstance(failed, DeviceFailed) else self.check(model)
+        fault = failed if isinstance(failed, DeviceFailed) else self.check(model, terms.deadline_s)
         if fault is not None and (fault.lost or not suspect):
             return Answers([None] * len(entries), {}, 0.0, fault)
-        return self._search(model, entries, full_tokens)
+        return self._search(model, entries, terms)
 
     def step(self, lane: ReplyLane, *, suspect: bool = False) -> StepResult:
         """Run a step of a lane. A reply fails when it has failed in company and alone, and the reference sample passes.
@@ -155,11 +154,11 @@ class BatchRuns:
         """
         began, device_began = time.perf_counter(), self._timer.begin(lane.model.device)
         try:
-            result = self._within_deadline(lane.model, self.deadline_s, lane.run_step)
+            result = self._within_deadline(lane.model, lane.terms.deadline_s, lane.run_step)
             self._timer.end(lane.model.device, device_began)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
-            fault = failed if isinstance(failed, DeviceFailed) else self.check(lane.model)
+            fault = failed if isinstance(failed, DeviceFailed) else self.check(lane.model, lane.terms.deadline_s)
             if fault is None or (suspect and not fault.lost):
                 return self._step_apart(lane, began)
             return StepResult(fault=fault)
@@ -167,7 +166,7 @@ class BatchRuns:
 
     def _step_apart(self, lane: ReplyLane, began: float) -> StepResult:
         try:
-            result = self._within_deadline(lane.model, self.deadline_s, partial(lane.run_step, apart=True))
+            result = self._within_deadline(lane.model, lane.terms.deadline_s, partial(lane.run_step, apart=True))
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
             return StepResult(fault=failed if isinstance(failed, DeviceFailed) else DeviceFailed(str(failed)))
@@ -177,16 +176,16 @@ class BatchRuns:
         """Return the result of a step; where replies failed and the device is the cause, they begin again."""
         result = result._replace(seconds=time.perf_counter() - began)
         failed = [entry for entry, reply in result.ended if isinstance(reply, ModelFailed)]
-        fault = self.check(lane.model) if failed else None
+        fault = self.check(lane.model, lane.terms.deadline_s) if failed else None
         if fault is None:
             return result
         ended = [(entry, reply) for entry, reply in result.ended if not isinstance(reply, ModelFailed)]
         return result._replace(ended=ended, fault=fault, again=failed)
 
-    def check(self, model: BatchModel) -> DeviceFailed | None:
+    def check(self, model: BatchModel, deadline_s: float) -> DeviceFailed | None:
         """Run the reference sample; returns the device's failure, or None when the sample passes."""
         try:
-            self._within_deadline(model, self.deadline_s, model.check_device)
+            self._within_deadline(model, deadline_s, model.check_device)
         except DeviceFailed as error:
             return error
         except BaseException as error:  # noqa: BLE001
@@ -219,7 +218,7 @@ class BatchRuns:
             run.model.terminate(thread)
         return bool(running)
 
-    def _search(self, model: BatchModel, entries: list[Entry], full_tokens: int) -> Answers:
+    def _search(self, model: BatchModel, entries: list[Entry], terms: VersionTerms) -> Answers:
         """Bisect until failing records are alone: about 2 log2(n) runs for one among n."""
         outputs: list[Outputs | None] = [None] * len(entries)
         errors: dict[int, Exception] = {}
@@ -233,7 +232,7 @@ class BatchRuns:
                 continue
             part = [entries[row] for row in rows]
             try:
-                answered = self._run(model, part, full_tokens)
+                answered = self._run(model, part, terms)
             except BaseException as error:  # noqa: BLE001
                 failed = _as_model_failed(error)
                 if isinstance(failed, DeviceFailed) and failed.lost:
@@ -241,7 +240,7 @@ class BatchRuns:
                 if len(rows) > 1:
                     parts += _halves(begin, end)
                     continue
-                fault, verdict = self._run_alone(model, part, full_tokens)
+                fault, verdict = self._run_alone(model, part, terms)
                 if fault is not None:
                     return Answers(outputs, errors, run_seconds, fault, memories)
                 if isinstance(verdict, Exception):
@@ -256,22 +255,22 @@ class BatchRuns:
         return Answers(outputs, errors, run_seconds, memories=memories)
 
     def _run_alone(
-        self, model: BatchModel, part: list[Entry], full_tokens: int
+        self, model: BatchModel, part: list[Entry], terms: VersionTerms
     ) -> tuple[DeviceFailed | None, _Answered | Exception | None]:
         """Decide on a record that failed alone: returns the device's fault, else the record's answer or error."""
-        if (fault := self.check(model)) is not None:
+        if (fault := self.check(model, terms.deadline_s)) is not None:
             return fault, None
         try:
-            return None, self._run(model, part, full_tokens)
+            return None, self._run(model, part, terms)
         except BaseException as error:  # noqa: BLE001
             failed = _as_model_failed(error)
             return (failed, None) if isinstance(failed, DeviceFailed) and failed.lost else (None, failed)
 
-    def _run(self, model: BatchModel, entries: list[Entry], full_tokens: int) -> _Answered:
+    def _run(self, model: BatchModel, entries: list[Entry], terms: VersionTerms) -> _Answered:
         encoded = [entry.encoded for entry in entries]
-        times = max(sum(each.tokens for each in encoded) / full_tokens, 1.0)
+        deadline_s = terms.deadline_s * max(sum(each.tokens for each in encoded) / terms.token_budget, 1.0)
         began, device_began = time.perf_counter(), self._timer.begin(model.device)
-        logits = self._within_deadline(model, self.deadline_s * times, model.run, encoded)
+        logits = self._within_deadline(model, deadline_s, model.run, encoded)
         seconds, device_s = time.perf_counter() - began, self._timer.end(model.device, device_began)
         outputs = decode_rows(model, logits, encoded, entries)
         if len(outputs) != len(entries):
@@ -279,7 +278,7 @@ class BatchRuns:
         memories: dict[int, dict[str, Any]] = {}
         if model.decoders:
             wanted = [entry.tasks for entry in entries]
-            memories = self._within_deadline(model, self.deadline_s * times, model.remember, logits, wanted)
+            memories = self._within_deadline(model, deadline_s, model.remember, logits, wanted)
         return _Answered(outputs, memories, seconds, device_s)
 
     def _within_deadline(self, model: BatchModel, seconds: float, call: Any, *args: Any) -> Any:

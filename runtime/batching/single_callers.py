@@ -120,7 +120,7 @@ class Callers:
         self._encoding = None
         chunk, self._chunk = self._chunk, []
         closed = Closed("stopped before the model answered")
-        results = [closed] * len(chunk) if done.cancelled() else done.result()
+        results = [closed] * len(chunk) if done.cancelled() else _find_results(done, len(chunk))
         ready: list[Entry] = []
         again: list[Entry] = []
         if broken := next((result for result in results if isinstance(result, DeviceFailed)), None):
@@ -148,6 +148,12 @@ class Callers:
         for entry in entries:
             entry.error = error
         self.deliver(entries)
+
+
+def _find_results(done: asyncio.Future[list[Any]], count: int) -> list[Any]:
+    """Return what a chunk gave by text; the tokenizer that did not come back is the error of all."""
+    error = done.exception()
+    return done.result() if error is None else [error] * count
 
 
 def _encode_each(model: Encodes, texts: list[Input]) -> list[Any]:

@@ -9,6 +9,8 @@ from .entry import Entry
 ROWS_ON_CPU: Final = 32
 ROWS_ON_ACCELERATOR: Final = 256
 """Replies that are decoded together, where no setting says how many."""
+SHORTEST_DEADLINE_S: Final = 5.0
+"""Minimum deadline of a forward pass, regardless of the time measured at start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class VersionTerms:
     """Replies of a task that are decoded together."""
     is_calibrated: bool = False
     """Whether the times are measured."""
+    deadline_s: float = SHORTEST_DEADLINE_S
+    """Time limit of a pass over a full batch, of a step, and of the reference sample."""
 
     def __post_init__(self) -> None:
         if self.weight <= 0 or self.overhead_s < 0 or self.token_s <= 0:

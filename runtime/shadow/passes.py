@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..batching.request_checks import EngineModel
-from ..batching.runs import decode_rows
+from ..batching.runs import DeviceTimer, decode_rows
 from ..batching.single_callers import encode
 from ..batching.version_queue import VersionTerms
 from ..errors import DeviceFailed, ModelFailed
@@ -27,12 +27,14 @@ class PassResult:
     """Whether the version failed on a row alone."""
     fault: DeviceFailed | None = None
     """Why the version cannot run any more."""
+    slowness: float | None = None
+    """Device time of the pass, divided by its calibrated time; None where either is not known."""
 
 
-def run_pass(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: float) -> PassResult:
-    """Compare rows in a pass of at most `most_s` of calibrated device time. Never raises."""
+def run_pass(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: float, pass_s: float) -> PassResult:
+    """Compare rows in a pass of at most `pass_s` of calibrated device time, or one row of at most `most_s`. Never raises."""
     try:
-        return _run(model, rows, terms, most_s)
+        return _run(model, rows, terms, most_s, pass_s)
     except BaseException as error:  # noqa: BLE001 - a panic of the tokenizer is not an Exception
         failed = model_error(error, f"the compared version failed: {type(error).__name__}")
     if isinstance(failed, DeviceFailed):
@@ -44,13 +46,17 @@ def run_pass(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: f
     return PassResult(left=rows)
 
 
-def _run(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: float) -> PassResult:
+def _run(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: float, pass_s: float) -> PassResult:
     _tokenise(model, rows)
-    fitting, left, too_long = _select(rows, terms, most_s)
+    fitting, left, too_long = _select(rows, terms, most_s, pass_s)
     if not fitting:
         return PassResult(left=left, too_long=too_long)
     encoded = [row.encoded for row in fitting]
-    outputs: list[dict[str, dict[str, Any]]] = decode_rows(model, model.run(encoded), encoded, fitting)
+    timer = DeviceTimer()
+    began = timer.begin(model.device)
+    logits = model.run(encoded)
+    slowness = terms.find_pass_ratio(timer.end(model.device, began), sum(row.tokens for row in fitting))
+    outputs: list[dict[str, dict[str, Any]]] = decode_rows(model, logits, encoded, fitting)
     if len(outputs) != len(fitting):
         raise ModelFailed(f"the model gave {len(outputs)} answers for {len(fitting)} texts")
     compared, failed = [], []
@@ -59,7 +65,7 @@ def _run(model: EngineModel, rows: list[Row], terms: VersionTerms, most_s: float
             compared.append((row, compare(row.outputs, answers)))
         except (AttributeError, KeyError, TypeError, ValueError):  # an agent may have changed its prediction in place
             failed.append(row)
-    return PassResult(compared, left, too_long, failed)
+    return PassResult(compared, left, too_long, failed, slowness=slowness)
 
 
 def _tokenise(model: EngineModel, rows: list[Row]) -> None:
@@ -72,7 +78,9 @@ def _tokenise(model: EngineModel, rows: list[Row]) -> None:
         row.encoded, row.tokens = encoded, encoded.tokens
 
 
-def _select(rows: list[Row], terms: VersionTerms, most_s: float) -> tuple[list[Row], list[Row], list[Row]]:
+def _select(
+    rows: list[Row], terms: VersionTerms, most_s: float, pass_s: float
+) -> tuple[list[Row], list[Row], list[Row]]:
     """Return the rows that fit into the pass by their own tokens, those for a later one, and those that fit into none."""
     fitting: list[Row] = []
     left: list[Row] = []
@@ -82,7 +90,7 @@ def _select(rows: list[Row], terms: VersionTerms, most_s: float) -> tuple[list[R
         wider = max(longest, row.tokens)
         if terms.seconds(row.tokens) > most_s:
             too_long.append(row)
-        elif left or not (not fitting or fits(terms, most_s, len(fitting) + 1, tokens + row.tokens, wider)):
+        elif left or not (not fitting or fits(terms, pass_s, len(fitting) + 1, tokens + row.tokens, wider)):
             left.append(row)
         else:
             fitting.append(row)

@@ -109,8 +109,11 @@ class WaitingRows:
             self._rows.appendleft(row)
             self.bytes += row.bytes
 
-    def take(self, terms: VersionTerms, most_s: float) -> Taken:
-        """Remove and return the rows of a pass of at most `most_s` of calibrated device time, within the version's terms."""
+    def take(self, terms: VersionTerms, most_s: float, pass_s: float) -> Taken:
+        """Remove and return the rows of a pass of at most `pass_s` of calibrated device time, within the version's terms, or one row.
+
+        A row that alone takes more than `most_s` is none of a pass.
+        """
         rows: list[Row] = []
         too_long: list[Row] = []
         tokens = longest = 0
@@ -121,7 +124,7 @@ class WaitingRows:
                 continue
             longest = max(longest, row.tokens)
             if rows and not (
-                row.alone is rows[0].alone is False and fits(terms, most_s, len(rows) + 1, tokens + row.tokens, longest)
+                row.alone is rows[0].alone is False and fits(terms, pass_s, len(rows) + 1, tokens + row.tokens, longest)
             ):
                 break
             tokens += row.tokens

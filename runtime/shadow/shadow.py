@@ -18,6 +18,7 @@ from ..model.inputs import choose_input, find_pair_tasks
 from ..observe.logs import get_logger
 from ..output.delivery import Delivery
 from .comparing import comparable_tasks, shares_tokens
+from .pass_length import PROBE_S, PassLength
 from .passes import PassResult, run_pass
 from .rows import Request, Row, Versions, WaitingRows
 from .shared import Shared
@@ -70,6 +71,7 @@ class Shadow:
         self._pair_tasks = find_pair_tasks(model.manifest.tasks)
         self._waiting = WaitingRows(shared.limits.max_waiting_bytes)
         self._most_s = shared.limits.max_pass_ms / 1000
+        self._length = PassLength(self._most_s)
         self._threads = RunThreads()
         self._threads.start(1)
         self._thread: int | None = None
@@ -162,26 +164,34 @@ class Shadow:
         self._scheduled = False
         if self.stopped or self._shared.running is not None or not self._device.is_idle or self.has_waiting():
             return
-        rows, too_long = self._waiting.take(self._terms, self._most_s)
+        rows, too_long = self._waiting.take(self._terms, self._most_s, self._length.pass_s)
         self._count_too_long(too_long)
         if not rows:
+            return
+        loop = asyncio.get_running_loop()
+        if not self._length.allows(self._terms.seconds(sum(row.tokens for row in rows)), loop.time()):
+            self._waiting.put_back(rows)
+            loop.call_later(PROBE_S, self.wake)
             return
         self._shared.running = self
         self._passes += 1
         number = self._passes
-        self._deadline = asyncio.get_running_loop().call_later(DEADLINE_S, self._end_overdue, number)
-        self._threads.put(partial(self._work, number, rows, self.model))
+        self._deadline = loop.call_later(DEADLINE_S, self._end_overdue, number)
+        self._threads.put(partial(self._work, number, rows, self.model, self._length.pass_s))
 
-    def _work(self, number: int, rows: list[Row], model: EngineModel) -> Callable[[], None]:
+    def _work(self, number: int, rows: list[Row], model: EngineModel, pass_s: float) -> Callable[[], None]:
         """Run a pass. In the thread."""
         self._thread = get_ident()
-        return partial(self._finish, number, rows, run_pass(model, rows, self._terms, self._most_s))
+        return partial(self._finish, number, rows, run_pass(model, rows, self._terms, self._most_s, pass_s))
 
     def _finish(self, number: int, rows: list[Row], result: PassResult) -> None:
+        if self.stopped:
+            self._release()
         if self.stopped or number != self._passes or self._shared.running is not self:
             return  # abandoned
         fault = result.fault or (_make_overdue() if self._overdue and not result.compared else None)
         self._end_pass()
+        self._note_slowness(result.slowness)
         for row, compared in result.compared:
             self._shared.record(row, compared)
         if result.failed:
@@ -208,6 +218,19 @@ class Shadow:
                 max_pass_ms=1000 * self._most_s,
             )
 
+    def _note_slowness(self, slowness: float | None) -> None:
+        if self._length.note(slowness):
+            log.warning(
+                "passes of a shadow take longer than their calibration and are made shorter",
+                times=round(self._length.slowness, 1),
+            )
+
+    def _release(self) -> None:
+        """Let another shadow run: the pass of this one, which was stopped meanwhile, has come back, or never does."""
+        if self._shared.running is self:
+            self._end_pass()
+            self._shared.wake()
+
     def _end_pass(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -221,6 +244,7 @@ class Shadow:
         if self._thread is not None:
             self.model.terminate(self._thread)
         if self._overdue:
+            self._end_pass()
             self._fail(_make_overdue())
             self._shared.wake()
             return
@@ -233,7 +257,10 @@ class Shadow:
         self._on_failed(fault)
 
     def stop(self) -> bool:
-        """End comparing: what waits is dropped, what runs is ignored. Returns whether a pass ran."""
+        """End comparing: what waits is dropped, what runs is ignored. Returns whether a pass ran.
+
+        Until that pass has come back no other shadow begins one, for at most twice its deadline.
+        """
         if self.stopped:
             return False
         self.stopped = True
@@ -243,8 +270,9 @@ class Shadow:
             self._waiting.clear()
         self.threads = self._threads.end()
         ran = self._shared.running is self
-        if ran:
-            self._end_pass()
+        if ran and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = asyncio.get_running_loop().call_later(2 * DEADLINE_S, self._release)
         self._shared.forget(self)
         return ran
 

@@ -2,6 +2,7 @@
 """A candidate beside the current version: whatever becomes of it, its texts are answered and the device is not blamed."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F401
@@ -38,7 +39,7 @@ async def world(model, start):
 
 def put_beside(batcher, model, candidate):
     faults, sink = [], Taking(batcher, model)
-    batcher.load(candidate, TERMS, 5.0, faults.append)
+    batcher.load(candidate, TERMS, faults.append)
 
     def ask(*texts, of=candidate):
         entries = entries_of(of, sink, *texts)
@@ -100,7 +101,7 @@ async def test_a_candidate_that_fails_on_every_record_is_unloaded_though_its_ref
 async def test_a_candidate_that_fails_on_every_record_is_unloaded_while_the_candidate_of_another_model_answers(world):
     batcher, _, candidate, sink, faults, ask = world
     other, others_faults = GatedModel(version=3), []
-    batcher.load(other, TERMS, 5.0, others_faults.append)
+    batcher.load(other, TERMS, others_faults.append)
     texts = [f"text {number}" for number in range(FAILED_IN_A_ROW)]
     candidate.broken = frozenset(texts)
     for number, text in enumerate(texts):
@@ -114,7 +115,7 @@ async def test_no_text_is_lost_where_the_owner_of_a_failing_candidate_raises(mod
     batcher, candidate, reported = start(model), GatedModel(version=2), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
     sink = Taking(batcher, model)
-    batcher.load(candidate, TERMS, 5.0, lambda fault: 1 / 0)
+    batcher.load(candidate, TERMS, lambda fault: 1 / 0)
     candidate.device_works = False
     (entry,) = entries_of(candidate, sink, "one")
     entry.model = candidate
@@ -127,7 +128,7 @@ async def test_no_text_is_lost_where_the_owner_of_a_failing_candidate_raises(mod
 async def test_a_candidate_whose_run_does_not_end_is_left_alone_and_the_current_version_answers_on(model, start):
     batcher, candidate, faults, lost = start(model, deadline_s=0.1), GatedModel(version=2), [], []
     batcher.on_lost, sink = lost.append, Taking(batcher, model)
-    batcher.load(candidate, TERMS, 0.1, faults.append)
+    batcher.load(candidate, replace(TERMS, deadline_s=0.1), faults.append)
     candidate.gate.clear()
     entries = entries_of(candidate, sink, "running", "waiting")
     for entry in entries:
@@ -145,7 +146,7 @@ async def test_a_candidate_whose_run_does_not_end_is_left_alone_and_the_current_
 
 async def test_a_candidate_that_became_current_fails_like_any_current_version(world):
     batcher, model, candidate, sink, faults, ask = world
-    batcher.swap(model, candidate, TERMS, 5.0)
+    batcher.swap(model, candidate, TERMS)
     candidate.device_works = False
     ask("one")
     await until(lambda: batcher.guard.trouble)
@@ -160,7 +161,7 @@ async def test_while_a_trial_runs_two_versions_with_texts_set_no_timer(model, st
         GatedModel(),
         Inbox(),
     )
-    batcher.load(other, TERMS, 5.0)
+    batcher.load(other, TERMS)
     model.device_works = False
     held, late, beside = (entries_of(of, sink, text) for of, text in ((model, "a"), (model, "b"), (other, "c")))
     for entry, of in ((held[0], model), (late[0], model), (beside[0], other)):
@@ -187,7 +188,7 @@ async def test_a_candidate_that_becomes_current_while_a_batch_of_it_fails_stays_
     candidate.gate.clear()
     ask("one")
     await candidate.has_begun()
-    batcher.swap(model, candidate, TERMS, 5.0)
+    batcher.swap(model, candidate, TERMS)
     candidate.device_works = False
     candidate.gate.set()
     await until(lambda: batcher.guard.trouble)
@@ -315,7 +316,7 @@ async def test_each_model_decodes_as_many_replies_together_as_its_own_setting_sa
 
 async def test_a_long_text_has_as_much_time_as_it_exceeds_the_budget_of_its_own_model(model, start):
     batcher, sink, slow = start(model, token_budget=1000, deadline_s=0.03), Inbox(), GatedModel(run_s=0.15)
-    batcher.load(slow, VersionTerms(1, 256, 4), 0.03)
+    batcher.load(slow, VersionTerms(1, 256, 4, deadline_s=0.03))
     (entry,) = entries_of(slow, sink, "word " * 300)
     entry.model = slow
     batcher.submit([entry])

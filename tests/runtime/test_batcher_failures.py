@@ -22,7 +22,7 @@ QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)
 
 def answer(model, *texts, suspect=False):
     entries = entries_of(model, None, *texts)
-    return BatchRuns(5.0).answer(model, entries, 1000, suspect=suspect)
+    return BatchRuns().answer(model, entries, VersionTerms(1000, 256, 4000), suspect=suspect)
 
 
 def labels(answers):
@@ -327,7 +327,7 @@ async def test_a_batch_that_runs_while_its_model_is_exchanged_and_then_fails_is_
     entry.model = model
     batcher.submit([entry])
     await model.has_begun()
-    batcher.swap(model, GatedModel(), batcher.limits.terms, 5.0)
+    batcher.swap(model, GatedModel(), batcher.limits.terms)
     model.device_works = False
     model.gate.set()
     async with asyncio.timeout(60):

@@ -135,5 +135,7 @@ def test_a_swap_keeps_what_a_pass_costs_apart_from_what_a_token_costs():
     costs.replace(machine, PassTime(0.002, 1e-6, 3e-5))
     assert costs.terms.seconds(8192) == pytest.approx(0.0102, rel=0.01)
     assert costs.deadline_s == pytest.approx(20 * 8192 * 3e-5), "a deadline allows for a cold pass"
-    terms, deadline_s = costs.estimate(machine, PassTime(0.001, 2e-6, 6e-5))
-    assert (terms.overhead_s, terms.token_s, deadline_s) == (0.001, 2e-6, 20 * 8192 * 6e-5)
+    terms = costs.estimate(machine, PassTime(0.001, 2e-6, 6e-5))
+    assert (terms.overhead_s, terms.token_s, terms.deadline_s) == (0.001, 2e-6, 20 * 8192 * 6e-5)
+    costs.replace(machine, PassTime(0.001, 1e-6, 1e-6))
+    assert costs.terms.deadline_s == 1.0, "a slow version leaves no longer deadline behind"

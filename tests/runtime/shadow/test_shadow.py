@@ -1,5 +1,6 @@
 """A version that is only compared, from the records to what is published about it."""
 
+import asyncio
 import json
 import threading
 
@@ -113,6 +114,22 @@ async def test_nothing_runs_while_a_record_waits_that_has_not_come_to_the_device
     waiting.clear()
     await process.answer("two")
     await until(lambda: process.count("agreed") == 2)
+
+
+async def test_the_pass_of_a_dropped_shadow_ends_before_another_begins(start):
+    process, first, second, go_on = await start(), make_model(2), make_model(3), threading.Event()
+    run = first.run
+    first.run = lambda batch: go_on.wait(30) and run(batch)
+    process.put_shadow(first)
+    await process.answer("one")
+    await until(lambda: process.shared.running is not None)
+    process.slot.drop_shadow()
+    process.put_shadow(second)
+    await process.answer("two")
+    await asyncio.sleep(0.01)
+    assert second.batches == []
+    go_on.set()
+    await until(lambda: process.count("agreed") == 1)
 
 
 async def test_a_pass_takes_no_more_rows_than_its_device_time_allows_and_a_longer_record_is_counted(start):

@@ -16,6 +16,7 @@ from murmura.runtime.batching.version_queue import VersionTerms
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.shadow import ShadowSettings
 from murmura.runtime.shadow.messages import ShadowMessages
+from murmura.runtime.shadow.pass_length import PassLength
 from murmura.runtime.shadow.rows import Row, WaitingRows
 from murmura.runtime.shadow.shadow import Shadow
 from murmura.runtime.shadow.shared import Shared
@@ -117,7 +118,7 @@ class Clock:
             if not running and (job := self.backlog.take(now, 0)) is not None:
                 running, ends = job.entries, max(now, free) + job.terms.seconds(job.tokens)
             elif not running and self.backlog.is_empty and len(self.waiting) and free <= now:
-                rows, _ = self.waiting.take(TERMS, MOST_S)
+                rows, _ = self.waiting.take(TERMS, MOST_S, MOST_S)
                 free = now + TERMS.seconds(sum(row.tokens for row in rows))
                 self.passes, self.compared = self.passes + 1, self.compared + len(rows)
                 assert free - now <= MOST_S
@@ -152,3 +153,16 @@ def test_on_a_saturated_device_the_p99_is_the_same_to_the_bit_and_on_an_idle_one
     assert light[1].compared + light[1].dropped + len(light[1].waiting) == 2000
     assert light[1].compared > 1500
     assert p99(off) <= p99(on) <= p99(off) + MOST_S
+
+
+def test_passes_become_shorter_where_they_are_slow_and_come_back_little_by_little():
+    length = PassLength(0.005)
+    assert length.allows(0.005, 0.0)
+    assert not length.note(None)
+    assert length.note(100.0), "a line says so once"
+    assert not length.note(100.0)
+    assert (length.pass_s, length.allows(0.00004, 0.0)) == (0.00005, True)
+    assert [length.allows(0.002, at) for at in (0.0, 0.5, 1.1, 1.2)] == [True, False, True, False]
+    for _ in range(40):
+        length.note(0.9)
+    assert length.pass_s == 0.005
