@@ -177,6 +177,8 @@ class ConversationSide(_Frozen):
 
     experiment: ExperimentId
     variant: Variant
+    unit: int | None = None
+    """The place of the unit that it was chosen by, where a field of the metadata is the unit."""
 
 
 class Action(_Frozen):

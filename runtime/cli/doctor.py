@@ -167,9 +167,9 @@ def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, 
     from ..kafka.permissions import PermissionsUnknown, lacking
     from .required_permissions import needs
 
-    has_experiment = _has_experiment(settings, present)
+    trials = _find_trials(settings, present)
     agents = configure_agents(settings, find_agents(names, settings.prefix))
-    wanted = needs(settings, agents, has_experiment=has_experiment)
+    wanted = needs(settings, agents, has_experiment="experiment" in trials, has_shadow="shadow" in trials)
     try:
         missing = asyncio.run(lacking(settings.kafka, wanted, present))
     except PermissionsUnknown:
@@ -184,20 +184,20 @@ def _permissions(settings: "Settings", names: list[str], present: "Mapping[str, 
             yield Finding("rights", serves, f"{command:<8} lacks {need.operation:<8} on {need.kind} {need.name}")
 
 
-def _has_experiment(settings: "Settings", present: "Mapping[str, int]") -> bool:
-    """Return whether one of the models is in an experiment; False where releases cannot be read."""
+def _find_trials(settings: "Settings", present: "Mapping[str, int]") -> set[str]:
+    """Return what runs on the models: `experiment`, `shadow`; nothing where releases cannot be read."""
     from ..release.states import read_states
 
     topic = f"{settings.prefix}.models"
     if topic not in present or not settings.has_store:
-        return False
+        return set()
     try:
         states = asyncio.run(read_states(settings.kafka, topic))
     except SetupError:  # what is missing to read them is a finding of its own
-        return False
+        return set()
     names = {settings.for_model(name).model.name for name in settings.model_names}
-    candidates = (state.candidate for name, state in states.items() if name in names)
-    return any(candidate is not None and candidate.experiment is not None for candidate in candidates)
+    candidates = [state.candidate for name, state in states.items() if name in names and state.candidate is not None]
+    return {"shadow" if candidate.shadow is not None else "experiment" for candidate in candidates}
 
 
 def _version(distribution: str) -> str | None:

@@ -42,6 +42,7 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
             "with reviews murmura.reviews",
             "with an experiment murmura.experiments",
             "with an experiment murmura.models",
+            "with a shadow murmura.shadow",
         ),
     },
     "release": {"READ": ("murmura.models",), "WRITE": ("murmura.models", "murmura.events")},
@@ -68,15 +69,19 @@ fencing whoever uses the id.
 """
 
 _EXPERIMENT: Final = "with an experiment "
+_SHADOW: Final = "with a shadow "
 _ACTING: Final = "with an experiment murmura.models"
 
 
-def needs(settings: Settings, agents: Sequence[Agent | Handler], *, has_experiment: bool = False) -> list[Need]:
+def needs(
+    settings: Settings, agents: Sequence[Agent | Handler], *, has_experiment: bool = False, has_shadow: bool = False
+) -> list[Need]:
     """Return the permissions of all commands with these settings and agents.
 
-    `has_experiment`: one of the models is in an experiment, whose rules act in the serving processes.
+    `has_experiment`: one of the models is in an experiment, whose rules act in the serving processes. `has_shadow`: one has a
+    version that is only compared.
     """
-    places = _Places(settings, agents, has_experiment)
+    places = _Places(settings, agents, has_experiment, has_shadow)
     found = [
         Need(command, operation, kind, name)
         for command, rights in REQUIRED.items()
@@ -90,8 +95,10 @@ def needs(settings: Settings, agents: Sequence[Agent | Handler], *, has_experime
 class _Places:
     """Resolves the places of `REQUIRED` to names on the broker."""
 
-    def __init__(self, settings: Settings, agents: Sequence[Agent | Handler], has_experiment: bool) -> None:
-        self._settings, self._has_experiment = settings, has_experiment
+    def __init__(
+        self, settings: Settings, agents: Sequence[Agent | Handler], has_experiment: bool, has_shadow: bool
+    ) -> None:
+        self._settings, self._has_experiment, self._has_shadow = settings, has_experiment, has_shadow
         self._groups = {"the group": settings.group, "the group of experiments": name_holder_group(settings.group)}
         predicting = [agent for agent in agents if isinstance(agent, Agent)]
         judge = settings.agents.get("feedback")
@@ -123,6 +130,8 @@ class _Places:
             return self._settings.has_store
         if place.startswith("with reviews "):
             return self._settings.reviews.are_sent
+        if place.startswith(_SHADOW):
+            return self._has_shadow
         if place == _ACTING and not self._settings.experiments.act:
             return False
         return self._has_experiment or not place.startswith(_EXPERIMENT)

@@ -2,10 +2,12 @@
 
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from itertools import chain
 from typing import Any, Final
+
+import numpy as np
 
 from ...schemas.experiment_state import STATE_PART, UNIT_BYTES, EnteredChunk, ExperimentState
 from .assignment import Side
@@ -17,6 +19,7 @@ from .run import ExperimentRun, Kept
 from .sums import RatioSums
 
 _SEPARATOR: Final = "#"
+_UNIT: Final = np.dtype(f">u{UNIT_BYTES}")
 
 
 def state_key(experiment: str) -> str:
@@ -162,9 +165,10 @@ def _counted(bins: Mapping[str, int]) -> Counter[int]:
 
 
 def _encode(units: Sequence[int]) -> str:
-    return b64encode(b"".join(unit.to_bytes(UNIT_BYTES, "big") for unit in units)).decode()
+    return b64encode(np.array(units, dtype=_UNIT).tobytes()).decode()
 
 
-def _decode(text: str) -> Iterable[int]:
-    raw = b64decode(text, validate=True)
-    return (int.from_bytes(raw[at : at + UNIT_BYTES], "big") for at in range(0, len(raw), UNIT_BYTES))
+def _decode(text: str) -> list[int]:
+    """Return units; ValueError for what is not a whole number of them."""
+    found: list[int] = np.frombuffer(b64decode(text, validate=True), dtype=_UNIT).tolist()
+    return found

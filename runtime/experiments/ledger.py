@@ -115,6 +115,8 @@ class Ledger:
                 self._note_offset(repeated, place, unit)
             return
         opened = self._open.get(unit)
+        if opened is not None and len(opened.references) >= MAX_REFERENCES:
+            return  # a repeated one could not be told from a new one
         if opened is None or place.minute < opened.first_minute:
             opened = opened or self._open.setdefault(unit, OpenUnit(place.minute))
             opened.first_minute = place.minute
@@ -122,7 +124,7 @@ class Ledger:
         opened.minutes_of[side] = min(place.minute, opened.minutes_of.get(side, place.minute))
         opened.add(place, events)
         self._note_offset(opened, place, unit)
-        for reference in (own, *others) if len(opened.references) < MAX_REFERENCES else ():
+        for reference in (own, *others):
             opened.references.append(reference)
             self._unit_of[reference] = unit
             for early_place, early in self._early.pop(reference, {}).values():

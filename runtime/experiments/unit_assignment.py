@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...schemas.experiment import Unit
-from .assignment import Side, choose_side, place_unit
+from .assignment import Side, choose_side, hash_unit, place_unit
 from .observations import find_unit
 
 
@@ -22,6 +22,13 @@ class Assignment:
         """Return the side of a record; the control's for one without a unit."""
         unit = find_unit(self.unit, key, request_id, metadata)
         return "control" if unit is None else choose_side(place_unit(self.experiment, unit), self.share)
+
+    def place_field(self, metadata: Mapping[str, str]) -> int | None:
+        """Return the place of the unit that a field of the metadata names; None where it is missing, or something else is the unit."""
+        if not self.unit.startswith("metadata."):
+            return None
+        unit = find_unit(self.unit, None, "", metadata)
+        return None if unit is None else hash_unit(self.experiment, unit)
 
 
 class RunningExperiment(NamedTuple):

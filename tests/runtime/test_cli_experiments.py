@@ -12,7 +12,7 @@ from cli_in_process import refused_here, run_here
 from kafka_topics import create_topics
 from tiny_model import TASKS, write_tiny_model
 
-from murmura.runtime.cli.doctor import _has_experiment
+from murmura.runtime.cli.doctor import _find_trials
 from murmura.runtime.cli.experiments.inputs import note_missing_ratios, note_missing_reviews, parse_share
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
@@ -319,7 +319,11 @@ def test_a_share_is_written_in_per_cent_or_as_a_number():
 def test_doctor_sees_whether_rules_may_have_to_write_releases(desk):
     settings = Settings(kafka=desk.kafka, model={"store": str(desk.store), "name": "desk"})
     topics = {"murmura.models": 1}
-    assert not _has_experiment(settings, topics)
+    assert _find_trials(settings, topics) == set()
     desk.run("canary", 3, "--no-power")
-    assert _has_experiment(settings, topics)
-    assert not _has_experiment(Settings(kafka=desk.kafka, model={"store": str(desk.store), "name": "shop"}), topics)
+    assert _find_trials(settings, topics) == {"experiment"}
+    other = Settings(kafka=desk.kafka, model={"store": str(desk.store), "name": "shop"})
+    assert _find_trials(other, topics) == set()
+    desk.run("stop")
+    desk.run("shadow", 3)
+    assert _find_trials(settings, topics) == {"shadow"}

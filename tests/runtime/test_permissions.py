@@ -150,3 +150,5 @@ def test_serving_writes_releases_only_where_an_experiment_runs():
     assert acts.isdisjoint(needs(settings, []))
     assert acts <= set(needs(settings, [], has_experiment=True))
     assert Need("serve", "READ", "group", "murmura.a.experiments") in needs(settings, [], has_experiment=True)
+    differences = {Need("serve", "WRITE", "topic", "desk.shadow")}
+    assert differences <= set(needs(settings, [], has_shadow=True)) - set(needs(settings, [], has_experiment=True))

@@ -1,7 +1,7 @@
 """Reads what is typed for an experiment: a share, a unit, a file of rules."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -10,6 +10,9 @@ from ...errors import SetupError
 if TYPE_CHECKING:
     from ....schemas.experiment import Rules
     from ...settings.settings import Settings
+
+MAX_UNITS: Final = 200_000
+"""Maximum number of ids of open units' answers, unless rules say another: about 220 MB in the process that holds the experiment."""
 
 
 def parse_share(text: str) -> float:
@@ -53,17 +56,20 @@ def check_unit(text: str) -> str:
 
 
 def read_rules(path: Path | None) -> "Rules":
-    """Return the rules of a YAML file, or the defaults. SetupError with file, line and key."""
+    """Return the rules of a YAML file, or the defaults. SetupError with file, line and key.
+
+    `max_units` is `MAX_UNITS` unless the file has it: rules on the wire without it have more, as they always had.
+    """
     from ....schemas.experiment import Rules
 
     if path is None:
-        return Rules()
+        return Rules(max_units=MAX_UNITS)
     from ...settings.yaml_file import YamlFile
 
     rules = YamlFile(path, Rules, "file of rules", requires="goals", extra="forbid").value
     if problem := _find_useless(rules):
         raise SetupError(f"{path}: {problem}")
-    return rules
+    return rules if "max_units" in rules.model_fields_set else rules.model_copy(update={"max_units": MAX_UNITS})
 
 
 def _find_useless(rules: "Rules") -> str | None:

@@ -240,12 +240,21 @@ def test_a_unit_of_many_records_keeps_a_bounded_number_of_ids() -> None:
     for number in range(MAX_REFERENCES + 50):
         ledger.count_answer(_place(number % 50, number), 7, "control", [str(number)], {"withheld": (0.0, 1.0)})
     ledger.count_event(_place(50), str(MAX_REFERENCES + 1), {"agreement": (1.0, 1.0)})
+    ledger.count_answer(_place(49, 1), 7, "control", [str(MAX_REFERENCES + 1)], {"withheld": (1.0, 1.0)})
     ledger.close_until(1000)
     assert ledger.tally.units == {"control": 1}
+    assert ledger.tally.sums["withheld"]["control"].weight == MAX_REFERENCES, (
+        "one that comes again beyond them counts for nothing"
+    )
     assert ledger.tally.unexposed == 1
 
 
 def test_entered_units_are_kept_in_chunks() -> None:
+    mixed = [hash_unit("spring", str(number)) for number in range(5 * CHUNK)]
+    many = EnteredUnits(mixed)
+    assert [many.chunk(number) for number in range(5)] == [mixed[at : at + CHUNK] for at in range(0, 5 * CHUNK, CHUNK)]
+    assert all(unit in many for unit in mixed)
+    assert 1 not in many
     entered = EnteredUnits(range(CHUNK + 3))
     assert (entered.full_chunks, entered.chunk(0), entered.tail) == (
         1,

@@ -1,7 +1,7 @@
 """A running experiment comes to the same sums and the same decision, wherever its holder is killed and whatever it reads first."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +15,7 @@ from murmura.runtime.experiments.pass_ratios import FEWEST_RESULTS, PassRatios
 from murmura.runtime.experiments.run import AHEAD_MINUTES, Answer, Content, ExperimentRun, Reference, Skipped
 from murmura.runtime.experiments.unit_assignment import Assignment, RunningExperiment
 from murmura.runtime.experiments.units import Place
+from murmura.schemas.dialogue import ConversationSide
 from murmura.schemas.experiment import Experiment, Raise, Rules
 from murmura.schemas.experiment_state import EnteredChunk, ExperimentState
 from murmura.schemas.feedback import Feedback
@@ -267,6 +268,31 @@ def test_the_turns_of_a_conversation_are_one_unit_also_where_each_request_is_one
         run.look(START_MINUTE + 20)
         assert dict(run.ledger.tally.units) == {"candidate" if by["by_candidate"] else "control": 1}
         assert "fallback" not in run.answers
+
+
+def test_a_conversation_whose_metadata_names_another_unit_is_on_the_side_of_that_one_from_then_on() -> None:
+    experiment = _experiment().model_copy(update={"unit": "metadata.customer"})
+    assignment = Assignment(experiment.id, experiment.unit, experiment.share)
+    run, sides = ExperimentRun("desk", VERSIONS, experiment), dict[str, set[bool]]()
+    turns = [*({"customer": f"c{number // 2}"} for number in range(20)), {}]
+    kept: ConversationSide | None = None
+    for turn, metadata in enumerate(turns):
+        kept = choose_conversation_side(kept, RunningExperiment(assignment, True), "talk", metadata)
+        assert kept is not None
+        by_candidate = kept.variant == "candidate"
+        sides.setdefault(metadata.get("customer", "c9"), set()).add(by_candidate)
+        by = {"by_candidate": by_candidate, "version": 2 if by_candidate else 1}
+        reply = replace(_answer(turn, None, experiment, conversation="talk", **by), metadata=metadata)
+        run.read(Place("a", turn, START_MINUTE), reply, START_MINUTE)
+    assert choose_conversation_side(kept, None, "talk", {}) == kept, (
+        "a process that has just started has not read it yet"
+    )
+    assert {len(found) for found in sides.values()} == {1}
+    run.look(START_MINUTE + 20)
+    candidates = sum(found == {True} for found in sides.values())
+    assert dict(run.ledger.tally.units) == {"candidate": candidates, "control": 10 - candidates}
+    assert dict(run.ledger.tally.skipped) == {"no_unit": 1}
+    assert "fallback" not in run.answers
 
 
 def test_a_state_lacks_no_chunk() -> None:
