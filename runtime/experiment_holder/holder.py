@@ -2,8 +2,8 @@
 
 The holder is the member of a group of its own that has partition 0 of the topic of experiments. This group is not the one
 that serves: a member that joins or leaves for an experiment would stop the answers of all others for a rebalance. Two
-holders for a moment harm nothing: whatever was kept last is a state that reading goes on from, and of two release states of
-one generation the topic's rule lets one win.
+holders for a moment harm nothing: whatever was kept last is a state that reading goes on from, the one that has the partition
+writes its own again, and of two release states of one generation the topic's rule lets one win.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from ..errors import MurmuraError
 from ..kafka.changelog import read_to_end
@@ -92,7 +93,8 @@ class ExperimentHolder:
             while member.has(self._topic, 0):
                 async with asyncio.timeout(_STEP_S):
                     await session.step()
-                await _read_on(member, 0 if session.reads else _IDLE_MS)
+                for record in await _read_on(member, 0 if session.reads else _IDLE_MS):
+                    session.note_kept(record.key, record.offset, record.value)
         self._metrics.clear()
 
     async def _open(self, stack: AsyncExitStack) -> Session:
@@ -119,10 +121,11 @@ class ExperimentHolder:
         return session
 
 
-async def _read_on(member: GroupReader, timeout_ms: int) -> None:
-    """Fetch what the group's offset is behind, so that the membership stays. The records are read without the group."""
+async def _read_on(member: GroupReader, timeout_ms: int) -> list[ConsumerRecord]:
+    """Return what the group's offset is behind, fetched so that the membership stays. What is kept is read without the group."""
     records = await member.read(_MEMBER_RECORDS, timeout_ms)
     for record in records:
         member.finish(record.topic, record.partition, record.offset)
     if records:
         await member.commit()
+    return records

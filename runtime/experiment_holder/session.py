@@ -56,7 +56,9 @@ class Session:
         self._logs: LogReader | None = None
         self._closing = AsyncExitStack()
         self._reads_for: set[str] = set()
-        self._sent: dict[str, bytes | None] = {}
+        self._sent: dict[str, tuple[int, bytes | None]] = {}
+        """By key, where the last record of this session is, and its value."""
+        self._overwritten: dict[str, bytes | None] = {}
         self._partitions: dict[str, int] = {}
         self._looked = self._written = self._compared = float("-inf")
 
@@ -70,11 +72,23 @@ class Session:
         self._logs = None
         await self._closing.aclose()
 
+    def note_kept(self, key: bytes | None, offset: int, value: bytes | None) -> None:
+        """Note a record of the topic of experiments: what another holder wrote over this session's record is written again.
+
+        A process that was frozen for longer than its membership does so: it may write before it notices.
+        """
+        name = (key or b"").decode(errors="replace")
+        where, own = self._sent.get(name, (offset, None))
+        if offset > where and value != own:
+            log.warning("another process wrote over an experiment's record, it is written again", key=name)
+            self._overwritten[name] = own
+
     async def step(self) -> None:
         """Read a little, and look when it is time."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_S:
             self._looked = now
+            await self._restore_overwritten()
             await self._follow_releases(now)
             await self._look(now)
         if self._logs is not None:
@@ -155,15 +169,21 @@ class Session:
         except SetupError as error:
             log.warning("a decision was not released, thinking again", experiment=run.experiment.id, why=str(error))
 
+    async def _restore_overwritten(self) -> None:
+        for key in self._overwritten:
+            del self._sent[key]
+        await self._send(self._overwritten.items())
+        self._overwritten.clear()
+
     async def _send(self, records: Iterable[Written]) -> None:
         """Write records in their order, but for those that are there already."""
         for key, value in records:
-            if key in self._sent and self._sent[key] == value:
+            if key in self._sent and self._sent[key][1] == value:
                 continue
             async with asyncio.timeout(_SEND_S):
-                await self._producer.send_and_wait(self._topic, value, key.encode())
+                written = await self._producer.send_and_wait(self._topic, value, key.encode())
             if split_key(key)[1] is None:  # a chunk is written once, and may be one of thousands
-                self._sent[key] = value
+                self._sent[key] = written.offset, value
 
     def _now_minute(self) -> int:
         return int(self._clock() // 60)

@@ -1,0 +1,115 @@
+"""The process that holds experiments is killed or frozen, or loses its broker: sums and decisions are those of a run without a fault."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from experiment_world import MODELS, World
+
+from murmura.runtime.release.states import read_states
+
+BEHIND_S = -16 * 60.0
+"""The clock while the first minutes are all there is."""
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@contextmanager
+def other_holder(world: World, folder: Path):
+    """A process that holds the experiments. Its clock is the file that is yielded with it."""
+    clock, log = folder / "clock", folder / "holder.log"
+    clock.write_text(str(BEHIND_S))
+    command = [
+        sys.executable,
+        TESTS / "held_experiments.py",
+        world.settings.kafka.bootstrap_servers,
+        world.prefix,
+        clock,
+    ]
+    with log.open("wb") as file:
+        environment = os.environ | {"PYTHONPATH": str(TESTS)}
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+    try:
+        yield process, clock, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def begun(world: World, make_topics, bootstrap: str):
+    """Topics with the first minutes of the experiments, and a producer for the others."""
+    await world.make_topics(make_topics, bootstrap)
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        await world.start_experiments(producer)
+        await world.publish(producer, range(3))
+        yield producer
+
+
+async def is_decided(world: World) -> bool:
+    states = await read_states(world.settings.kafka, f"{world.prefix}.models")
+    candidate = states["better"].candidate
+    is_promoted = candidate is not None and candidate.experiment.promoted is not None
+    kept = await world.read_kept()
+    return is_promoted and states["worse"].candidate is None and kept["worse"].ended is not None
+
+
+async def assert_undisturbed(world: World) -> None:
+    """Both decisions are those of a run without a fault, and each was released once."""
+    kept = await world.read_kept()
+    expected = await world.count_undisturbed({model: state.minute for model, state in kept.items()})
+    for model in MODELS:
+        assert kept[model].decided[:1] == expected[model].decided[:1]
+        assert (kept[model].sums, kept[model].units) == (expected[model].sums, expected[model].units)
+    assert [each.action for each in kept["better"].decided + kept["worse"].decided] == ["promote", "stop"]
+    assert sum(kept["better"].units.values()) > 200
+    assert kept["better"].skipped == expected["better"].skipped == {}
+    assert kept["worse"].ended.by == "stopped"
+    states = await read_states(world.settings.kafka, f"{world.prefix}.models")
+    assert {model: states[model].generation for model in MODELS} == {"better": 3, "worse": 3}
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_another_process_takes_over(kafka, make_topics, unique, tmp_path, fault):
+    world = World(kafka, unique("held"))
+    with other_holder(world, tmp_path) as (process, clock, log):
+        async with begun(world, make_topics, kafka) as producer:
+            await world.wait_for(world.has_kept_both)
+            process.send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+            await world.publish(producer, range(3, 14))
+        async with world.holding():
+            await world.wait_for(lambda: is_decided(world))
+            before = (await world.read_kept())["worse"]
+            if fault == "frozen":
+                written = len(log.read_bytes())
+                clock.write_text("0")
+                process.send_signal(signal.SIGCONT)
+                await world.wait_for(lambda: has_noticed(log, written))
+            await asyncio.sleep(1.5)  # a look of the one that holds
+        assert (await world.read_kept())["worse"] == before
+        await assert_undisturbed(world)
+
+
+async def has_noticed(log: Path, written: int) -> bool:
+    """Return whether a process that was frozen has found that it is no member any more."""
+    return len(log.read_bytes()) > written
+
+
+async def test_a_broker_that_was_away_costs_no_record(own_kafka, make_topics, unique):
+    world = World(own_kafka.bootstrap, unique("held"))
+    world.ahead_s = BEHIND_S
+    async with begun(world, make_topics, own_kafka.bootstrap), world.holding():
+        await world.wait_for(world.has_kept_both)
+        await asyncio.to_thread(own_kafka.kill)
+        await asyncio.sleep(3.0)
+        await asyncio.to_thread(own_kafka.start)
+        async with AIOKafkaProducer(bootstrap_servers=own_kafka.bootstrap) as producer:
+            await world.publish(producer, range(3, 14))
+        world.ahead_s = 0.0
+        await world.wait_for(lambda: is_decided(world))
+        await assert_undisturbed(world)
