@@ -90,6 +90,8 @@ class ReleaseWatcher:
         self._first_wait_s = first_wait_s
         self._newest: ReleaseState | None = None
         self._arrived = asyncio.Event()
+        if self._state is not None:  # conversations ask about its experiment from their first turn on
+            candidates.follow(self._state)
 
     @property
     def state(self) -> ReleaseState | None:
@@ -186,8 +188,6 @@ class ReleaseWatcher:
     async def run_swaps(self) -> None:
         """Load the newest release whenever one has arrived, with retries, until cancelled."""
         start, trial = self._start, None
-        if start.state is not None and self._state is start.state:
-            self._candidates.follow(start.state)
         if start.state is not None and start.refused is not None:
             trial = self._refuse(_Trial(start.state, self._first_wait_s), start.refused)
         while True:

@@ -193,6 +193,7 @@ async def test_a_shadow_that_fails_is_stopped_with_one_event(serving):
 async def test_a_candidate_that_was_there_at_the_start_is_loaded_once_the_process_serves(world):
     state = begin()
     w = world(start=StartState(state, state.current))
+    assert w.candidates.experiment is not None, "turns of conversations may come before the loops have begun"
     async with w.running():
         await until(lambda: loaded(w) == 2)
 
