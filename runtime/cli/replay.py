@@ -52,13 +52,23 @@ def replay(
         ),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Show the texts whose answers changed.")] = False,
+    reviews: Annotated[
+        int,
+        typer.Option(
+            "--reviews",
+            metavar="NUMBER",
+            min=0,
+            max=10_000,
+            help="Ask people about so many of the published answers that differ, drawn at random.",
+        ),
+    ] = 0,
     device: options.Device = None,
     config: options.Config = None,
     bootstrap: options.Bootstrap = None,
 ) -> None:
     """Answer the records of a topic with another model, and compare the answers with the published ones.
 
-    Joins no group, commits no offsets, and publishes nothing but results, with --to. Results are those that serving
+    Joins no group, commits no offsets, and publishes nothing but results, with --to, and requests for review, with --reviews. Results are those that serving
     would publish. They are joined with the published results by prediction id: agreement by task, changed labels, and
     the coordinates of changed answers. With a model behind --against both answer the same records, and what each withheld
     is shown, too.
@@ -72,9 +82,12 @@ def replay(
     import tempfile
 
     from ..testing.replay_comparison import Comparison
+    from ..testing.replay_reviews import DisagreementSample, publish_reviews
     from ..testing.replay_versions import AnswerCounts
     from .until_signalled import run_until_stopped
 
+    if reviews and against is not None and "/" in against:
+        raise SetupError("--reviews asks about published answers: leave --against out, or name a topic of results")
     if (version is None) == (model is None):
         raise SetupError("give either --model FOLDER or --version NAME/VERSION")
 
@@ -91,7 +104,8 @@ def replay(
         read = read_settings(other_folder, other_version)
         other = _prepare(read, topic, agents or [], other_version, "--against")
     with tempfile.TemporaryDirectory(prefix="murmura-replay-") as folder:
-        comparison = Comparison(Path(folder) / "results.sqlite")
+        sample = DisagreementSample(reviews)
+        comparison = Comparison(Path(folder) / "results.sqlite", sample)
 
         async def main(stop: "asyncio.Event") -> "Replayed":
             chosen = await _choose(settings, topic, limits)
@@ -110,6 +124,9 @@ def replay(
         typer.echo(line)
     if text:
         _show_texts(settings, comparison)
+    if reviews:
+        sent = run_until_stopped(lambda stop: publish_reviews(settings, sample))
+        typer.echo(f"published {sent:,} reviews to {settings.prefix}.reviews, with the reason disagreement")
 
 
 def _prepare(

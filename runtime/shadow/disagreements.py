@@ -2,27 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from ...schemas.envelope import (
-    CE_ID,
-    CE_SOURCE,
-    CE_SPECVERSION,
-    CE_SUBJECT,
-    CE_TIME,
-    CE_TYPE,
-    CONTENT_TYPE,
-    CONTENT_TYPE_HEADER,
-    SPEC_VERSION,
-    app_source,
-)
 from ...schemas.ids import prediction_id
 from ...schemas.result import ModelRef, Source
-from ...schemas.review import REVIEW_TYPE, Review, ReviewReason
+from ...schemas.review import Review, ReviewReason
 from ..observe.metrics import Metrics
 from ..output.reviews import TokenBucket
 from ..wire.message import Message
+from ..wire.review import to_message
 from .comparing import Compared
 from .rows import Row
 
@@ -33,14 +22,8 @@ class DisagreementReviews:
     def __init__(
         self, topic: str, app: str, per_minute: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._topic, self._metrics, self._clock = topic, metrics, clock
+        self._topic, self._app, self._metrics, self._clock = topic, app, metrics, clock
         self._bucket = TokenBucket(per_minute, clock()) if per_minute else None
-        self._headers = [
-            (CE_SPECVERSION, SPEC_VERSION.encode()),
-            (CE_TYPE, REVIEW_TYPE.encode()),
-            (CE_SOURCE, app_source(app).encode()),
-            (CONTENT_TYPE_HEADER, CONTENT_TYPE.encode()),
-        ]
 
     def ask(self, row: Row, compared: Compared, at: datetime) -> Message | None:
         """Return a review of one differing answer that an agent gave; None where there is none, or no budget."""
@@ -67,13 +50,7 @@ class DisagreementReviews:
             return None
         self._bucket.take(1)
         self._metrics.review(agent, task, review.why)
-        return self._make_message(review, row.request.request_id, at)
-
-    def _make_message(self, review: Review, request_id: str, at: datetime) -> Message:
-        key = review.key.encode()
-        time = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        headers = [*self._headers, (CE_ID, key), (CE_SUBJECT, request_id.encode()), (CE_TIME, time.encode())]
-        return Message(self._topic, review.model_dump_json().encode(), key, headers)
+        return to_message(review, self._topic, self._app, row.request.request_id)
 
 
 def _make_review(row: Row, agent: str, task: str, at: datetime) -> Review:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..errors import SetupError
 from ..model.kinds.registry import find_kind
+from .replay_reviews import DisagreementSample
 
 SHOWN: Final = 20
 """Number of coordinates of changed results to keep."""
@@ -23,7 +24,9 @@ class Comparison:
     Memory is bounded; the file takes about 200 bytes per result. Of a result that was published twice the first counts.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, sample: DisagreementSample | None = None) -> None:
+        """`sample`: keeps some of the published results that were contradicted."""
+        self._sample = sample
         self._base = sqlite3.connect(file)
         self._base.execute("pragma synchronous = off")
         self._base.execute("pragma journal_mode = off")
@@ -62,14 +65,15 @@ class Comparison:
             return
         self._base.execute("delete from replayed where id = ?", key)
         self.joined += 1
-        self._compare(found[0], _answers(result), json.loads(found[1]))
+        self._compare(found[0], result, json.loads(found[1]))
 
     def finish(self) -> None:
         """Count the replayed results without a published one, and close the file."""
         (self.only_replayed,) = self._base.execute("select count(*) from replayed").fetchone()
         self._base.close()
 
-    def _compare(self, place: str, published: Mapping[str, str], replayed: Mapping[str, str]) -> None:
+    def _compare(self, place: str, result: Mapping[str, Any], replayed: Mapping[str, str]) -> None:
+        published = _answers(result)
         for task, answer in replayed.items():
             before = published.get(task)
             if before is None:
@@ -81,6 +85,8 @@ class Comparison:
             pair = (task, before, answer)
             known = pair in self.pairs or len(self.pairs) < _MOST_PAIRS
             self.pairs[pair if known else (task, OTHERS, OTHERS)] += 1
+            if self._sample is not None:
+                self._sample.add(result, task)
             if len(self.changed) < SHOWN:
                 self.changed.append((place, task))
 

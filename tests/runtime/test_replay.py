@@ -3,14 +3,21 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from cli_in_process import refused_here, run_here
 from serving import Desk
 
+from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.runtime.kafka.groupless_reader import open_reader
 from murmura.runtime.release.store import ModelStore
+from murmura.runtime.settings.settings import KafkaSettings
+from murmura.runtime.testing.replay import Replayed
 from murmura.runtime.testing.replay_comparison import OTHERS, Comparison, answer_of
+from murmura.runtime.testing.replay_reviews import DisagreementSample
 from murmura.runtime.testing.replay_versions import AnswerCounts, compare_versions
+from murmura.schemas.review import Review, ReviewReason
 
 
 def result(number: int, label: str | None) -> bytes:
@@ -77,6 +84,54 @@ def test_an_answer_is_said_without_a_part_of_the_text():
     spans = [{"label": "city", "text": "Rome", "start": 3, "end": 7, "score": 1.0}]
     assert answer_of({"kind": "tagging", "spans": spans}) == "city 3-7"
     assert answer_of({"kind": "multi_label", "labels": [{"label": "b"}, {"label": "a"}]}) == "a, b"
+
+
+def test_some_of_the_published_answers_that_differ_become_reviews(tmp_path):
+    sample = DisagreementSample(5)
+    comparison = Comparison(tmp_path / "results.sqlite", sample)
+    for number in range(200):
+        comparison.add(full_result(number, "a"))
+        comparison.join(full_result(number, "a" if number % 2 else "b"))
+    comparison.add(result(999, "a"))
+    comparison.join(result(999, "b"))  # of another program
+    messages = sample.make_messages("murmura.reviews", "shop", datetime(2026, 5, 3, tzinfo=UTC))
+    reviews = [Review.model_validate_json(message.value) for message in messages]
+    assert 4 <= len({review.prediction_id for review in reviews}) == len(reviews) <= 5
+    assert {(each.why, each.predicted, each.model.version) for each in reviews} == {(ReviewReason.DISAGREEMENT, "b", 1)}
+    assert all(each.source.offset % 2 == 0 for each in reviews)
+    assert max(each.source.offset for each in reviews) > 10, "not the first ones"
+
+
+def test_reviews_of_a_replay_are_published_where_there_is_a_topic_for_them(monkeypatch, tmp_path):
+    async def choose(*_):
+        return []
+
+    async def answer(settings, replaying, chosen, to, adding, stop):
+        for add in adding:
+            add(full_result(2, "a"))
+        return Replayed(records=1, results=1)
+
+    async def join(settings, topics, done, comparison):
+        comparison.join(full_result(2, "b"))
+
+    async def read(bootstrap):
+        async with open_reader(
+            KafkaSettings(bootstrap_servers=bootstrap), ["murmura.reviews"], from_beginning=True
+        ) as it:
+            return await it.getone()
+
+    parts = {"_prepare": lambda *_: SimpleNamespace(name="desk 2", outputs=["out"]), "_choose": choose}
+    for name, part in (parts | {"_replay": answer, "_join": join}).items():
+        monkeypatch.setattr(f"murmura.runtime.cli.replay.{name}", part)
+    words = ("replay", "in", "a", "--model", tmp_path, "--reviews", 3, "--bootstrap")
+    with EmbeddedBroker({"murmura.reviews": 1}) as broker:
+        done = run_here(*words, broker.bootstrap)
+        record = asyncio.run(read(broker.bootstrap))
+    assert "published 1 reviews to murmura.reviews, with the reason disagreement" in done.stdout, done.stderr
+    assert record.key.decode() == Review.model_validate_json(record.value).prediction_id == f"{2:032x}"
+    assert dict(record.headers)["ce_subject"] == b"2"
+    with EmbeddedBroker({"other": 1}) as broker:
+        assert "murmura.reviews" in refused_here(*words, broker.bootstrap)
 
 
 def test_two_versions_are_shown_side_by_side_by_task(tmp_path):
@@ -205,6 +260,7 @@ async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_aga
     [
         ((), "give either --model FOLDER or --version"),
         (("--model", "x", "--version", "a/1"), "give either --model FOLDER or --version"),
+        (("--model", "x", "--against", "a/1", "--reviews", 5), "--reviews asks about published answers"),
         (("--version", "a"), "--version: expected NAME/VERSION"),
         (("--version", "a/1"), "--version needs the model store"),
     ],

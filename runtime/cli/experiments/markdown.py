@@ -39,7 +39,7 @@ SCORE_COLUMNS = ["task", "version", "answers", "10 % below", "50 % below", "90 %
 LATENCY_COLUMNS = ["version", "results", "50 % within", "95 % within", "99 % within"]
 DISAGREEMENTS_NOTE = (
     "Where both versions would answer the same request otherwise no experiment can see, since each is answered by one: "
-    "`murmura models shadow` asks people about such answers, and `murmura replay --against` counts and lists them."
+    "`murmura models shadow` asks people about such answers, and so does `murmura replay --reviews` of records of the past."
 )
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
