@@ -43,6 +43,7 @@ REQUIRED: Final[Mapping[str, Mapping[Operation, Sequence[str]]]] = {
             "with an experiment murmura.experiments",
             "with an experiment murmura.models",
             "with a shadow murmura.shadow",
+            "with a shadow murmura.reviews",
         ),
     },
     "release": {"READ": ("murmura.models",), "WRITE": ("murmura.models", "murmura.events")},
@@ -70,6 +71,7 @@ fencing whoever uses the id.
 
 _EXPERIMENT: Final = "with an experiment "
 _SHADOW: Final = "with a shadow "
+_ASKING: Final = "with a shadow murmura.reviews"
 _ACTING: Final = "with an experiment murmura.models"
 
 
@@ -131,7 +133,8 @@ class _Places:
         if place.startswith("with reviews "):
             return self._settings.reviews.are_sent
         if place.startswith(_SHADOW):
-            return self._has_shadow
+            asks = place != _ASKING or self._settings.reviews.disagreements_per_minute > 0
+            return self._has_shadow and asks
         if place == _ACTING and not self._settings.experiments.act:
             return False
         return self._has_experiment or not place.startswith(_EXPERIMENT)

@@ -15,6 +15,7 @@ from murmura.runtime.cli import main as cli
 from murmura.runtime.cli.required_permissions import REQUIRED, needs
 from murmura.runtime.kafka import permissions
 from murmura.runtime.kafka.permissions import Need
+from murmura.runtime.settings.reviews import ReviewSettings
 from murmura.runtime.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,5 +151,12 @@ def test_serving_writes_releases_only_where_an_experiment_runs():
     assert acts.isdisjoint(needs(settings, []))
     assert acts <= set(needs(settings, [], has_experiment=True))
     assert Need("serve", "READ", "group", "murmura.a.experiments") in needs(settings, [], has_experiment=True)
-    differences = {Need("serve", "WRITE", "topic", "desk.shadow")}
+    differences = {Need("serve", "WRITE", "topic", f"desk.{name}") for name in ("shadow", "reviews")}
     assert differences <= set(needs(settings, [], has_shadow=True)) - set(needs(settings, [], has_experiment=True))
+
+
+def test_serving_asks_people_about_differences_where_the_settings_say_so():
+    settings = Settings(prefix="desk", app="a", model={"store": "memory://store", "name": "m"})
+    silent = settings.model_copy(update={"reviews": ReviewSettings(disagreements_per_minute=0)})
+    found, less = (set(needs(each, [], has_shadow=True)) for each in (settings, silent))
+    assert found - less == {Need("serve", "WRITE", "topic", "desk.reviews")}
