@@ -80,6 +80,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     screens: list[Screen] = []
     pages = Pages(screens, settings.console.masked)
     shadow_page = ShadowPage(shadows, f"{settings.prefix}.shadow", follower, pages)
+    asking = Asking(settings, known, live)
     redrives = Redrives(settings, lambda: known)
     screens += [
         OverviewScreen(settings, known, figures, metrics, follower, pages).screen(),
@@ -87,10 +88,10 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
         DeadLetterScreen(settings, letters, follower, redrives, pages).screen(),
         VersionScreen(settings, versions, figures, metrics, changes, follower, pages).screen(),
         ExperimentScreen(experiments, versions, experiments_topic, follower, pages, shadow_page).screen(),
-        TryScreen(Asking(settings, known, live), follower, pages).screen(),
+        TryScreen(asking, follower, pages).screen(),
     ]
     work: list[Callable[[], Awaitable[None]]] = [follower.run, metrics.run, redrives.finish]
-    closing: list[Callable[[], Awaitable[None]]] = []
+    closing: list[Callable[[], Awaitable[None]]] = [asking.close]
     if reviews is not None:
         closing.append(reviews.send_rest)
         screens.insert(0, ReviewScreen(reviews.desk, pages, reviews.facts, guidelines).screen())

@@ -1,10 +1,13 @@
 """The value of a request."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_METADATA = 16
+TRIED = {"sent_by": "murmura console"}
+"""Metadata of a request that somebody tried in the console."""
 MAX_ID_BYTES = 512
 """Bytes of UTF-8."""
 
@@ -38,3 +41,8 @@ class Request(BaseModel):
     """Copied to the result."""
     text_pair: Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)] | None = None
     """A second text, for tasks that read two: does it follow from `text`, say. Refused by a model without such a task."""
+
+
+def is_tried(metadata: Mapping[str, str]) -> bool:
+    """Return whether somebody tried a text in the console, so that no customer had part in it."""
+    return TRIED.items() <= metadata.items()

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ..reading.follower import Follower
 from ..review.live import LiveReviews
+from ..review.requests import Lack
 from ..review.screen import PATH as REVIEWS
 from ..review.screen import find_seat, set_seat
 from ..web.pages import Pages, format_utc
@@ -31,6 +32,11 @@ PATIENCE_S: Final = 0.1
 HELD_PATIENCE_S: Final = 2.0
 """The same of a page that has no next one."""
 _NAME_CHARACTERS: Final = 300
+LACKS: Final = {
+    Lack.GONE: "not on the broker any more",
+    Lack.HIDDEN: "its topic is missing, or this user may not read it",
+    Lack.UNREADABLE: "no request that can be read",
+}
 
 
 class LiveScreen:
@@ -71,7 +77,8 @@ class LiveScreen:
             texts=texts,
             drawn=self._index.drawn,
             characters=SHOWN_CHARACTERS,
-            is_gone=self._texts.is_gone,
+            lack_of=self._texts.lack_of,
+            lacks=LACKS,
             mark=mark_spans,
             today=format_utc(time.time())[:10],
             agents=agents,
@@ -111,8 +118,8 @@ class LiveScreen:
                 "This answer was drawn at random, to be judged by somebody who has not seen it: it comes in the review queue.",
             )
         found = await self._texts.fetch(result.source)
-        if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "The text of this answer is not on the broker any more.")
+        if isinstance(found, Lack):
+            raise Refused(HTTPStatus.NOT_FOUND, f"The text of this answer: {LACKS[found]}.")
         seat = find_seat(request)
         correct(self._reviews, result, found, task, seat, person.name, time.time())
         answer = go_to(REVIEWS)

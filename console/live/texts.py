@@ -1,7 +1,9 @@
 """Reads the texts of requests that are on the screen, and keeps the latest: a bounded index by coordinates."""
 
 import asyncio
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiokafka.errors import KafkaError
@@ -11,7 +13,7 @@ from ...runtime.observe.logs import get_logger
 from ...runtime.wire.request import Incoming
 from ...schemas.result import Source
 from ..reading.bounded_index import BoundedIndex
-from ..review.requests import RequestFinder
+from ..review.requests import Lack, RequestFinder
 
 log = get_logger(__name__)
 
@@ -20,6 +22,8 @@ READ_CHARACTERS: Final = 20_000
 _KEPT: Final = 2_000
 _KEPT_BYTES: Final = 4 * 1024 * 1024
 _READ_S: Final = 5.0
+_AGAIN_S: Final = 30.0
+"""After which a topic that was not seen is looked for again."""
 
 Place = tuple[str, int, int, int]
 
@@ -27,10 +31,11 @@ Place = tuple[str, int, int, int]
 class RequestTexts:
     """One read at a time, whoever looks. A text that was not read in time is there for the next page."""
 
-    def __init__(self, finder: RequestFinder) -> None:
-        self._finder = finder
+    def __init__(self, finder: RequestFinder, clock: Callable[[], float] = time.monotonic) -> None:
+        self._finder, self._clock = finder, clock
         self._texts: BoundedIndex[Place, str] = BoundedIndex(_KEPT, _KEPT_BYTES)
-        self._gone: BoundedIndex[Place, bool] = BoundedIndex(_KEPT, _KEPT_BYTES)
+        self._lacks: BoundedIndex[Place, tuple[Lack, float]] = BoundedIndex(_KEPT, _KEPT_BYTES)
+        """Why there is no text, and until when it is not asked for again."""
         self._reading: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why the latest read failed, in one line; None after it went well."""
@@ -59,16 +64,19 @@ class RequestTexts:
         for source in missing:
             request, place = found.request_of(source), _place_of(source)
             if request is None:
-                self._gone.put(place, value=True, size=0)
+                lack = found.lack_of(source)
+                until = self._clock() + _AGAIN_S if lack is Lack.HIDDEN else math.inf
+                self._lacks.put(place, (lack, until), 0)
             else:
                 text = request.text[:READ_CHARACTERS]
                 self._texts.put(place, text, 4 * len(text))
 
-    async def fetch(self, source: Source) -> Incoming | None:
-        """Return a whole request; None where it is not on the broker any more. Raises MurmuraError, also after 5 s."""
+    async def fetch(self, source: Source) -> Incoming | Lack:
+        """Return a whole request, or why there is none. Raises MurmuraError, also after 5 s."""
         try:
             async with asyncio.timeout(_READ_S):
-                return (await self._finder.find_requests([source])).request_of(source)
+                found = await self._finder.find_requests([source])
+                return found.request_of(source) or found.lack_of(source)
         except TimeoutError:
             raise MurmuraError(f"the text was not read within {_READ_S:g} s") from None
 
@@ -76,12 +84,15 @@ class RequestTexts:
         """Return the beginning of a text; None where it is not known."""
         return self._texts.get(_place_of(source))
 
-    def is_gone(self, source: Source) -> bool:
-        """Return whether the request is not on the broker any more."""
-        return self._gone.get(_place_of(source)) is not None
+    def lack_of(self, source: Source) -> Lack | None:
+        """Return why there is no text; None where there is one, or it was not read yet."""
+        place = _place_of(source)
+        found = self._lacks.get(place)
+        return None if found is None or self._texts.get(place) is not None else found[0]
 
     def _is_known(self, place: Place) -> bool:
-        return self._texts.get(place) is not None or self._gone.get(place) is not None
+        lack = self._lacks.get(place)
+        return self._texts.get(place) is not None or (lack is not None and self._clock() < lack[1])
 
 
 def _place_of(source: Source) -> Place:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from .item import ReviewItem
 
+CHOSEN_S = 86_400.0
+"""How long an item that somebody chose waits to be judged."""
 LEAST_SKIPS = 3
 """An item that was skipped so often, by whomever, is set aside."""
 
@@ -37,6 +39,8 @@ class Entry:
     """Whether this console still reads the partition that it came from."""
     was_held: bool = False
     """Whether it was before a person."""
+    chosen_at: float | None = None
+    """When a person chose it in the live flow, where no review asks for it."""
     is_counted: bool = False
     """Whether it has been done already, and a late verdict brought it back."""
 
@@ -68,12 +72,13 @@ class Entry:
         """Whether all that was said of it has been acknowledged."""
         return not self.withdrawing and all(each.sent for each in self.given)
 
-    @property
-    def is_set_aside(self) -> bool:
-        return self.skips >= LEAST_SKIPS and not self.given
+    def is_set_aside(self, now: float) -> bool:
+        """Return whether nobody judges it any more: it was skipped, or chosen a day ago, and is in nobody's hands."""
+        is_old = self.chosen_at is not None and now >= self.chosen_at + CHOSEN_S and not self.leases
+        return not self.given and (self.skips >= LEAST_SKIPS or is_old)
 
     def is_complete(self, now: float, second_by: float) -> bool:
         """Return whether no further person is waited for; a second one until `second_by` seconds after the first."""
-        if len(self.given) >= self.needed or self.is_set_aside:
+        if len(self.given) >= self.needed or self.is_set_aside(now):
             return True
         return bool(self.given) and now >= max(each.at for each in self.given) + second_by

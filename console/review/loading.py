@@ -24,6 +24,9 @@ class NotReviewed(StrEnum):
     """The model has no such task, or people cannot enter its answers here."""
     REQUEST_GONE = "request_gone"
     """The text is not on the broker any more."""
+    REQUEST_HIDDEN = "request_hidden"
+    """Its topic does not exist, or this user may not see it."""
+    REQUEST_UNREADABLE = "request_unreadable"
 
 
 def read_review(value: bytes | None) -> Review | None:
@@ -49,7 +52,7 @@ def make_item(review: Review, found: Found, tasks: Mapping[str, ReviewTask], pla
         return NotReviewed.UNKNOWN_TASK
     request = found.request_of(review.source)
     if request is None:
-        return NotReviewed.REQUEST_GONE
+        return NotReviewed(f"request_{found.lack_of(review.source).value}")
     return ReviewItem(
         key=item_key(review.prediction_id, review.task),
         prediction_id=review.prediction_id,

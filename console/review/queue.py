@@ -72,6 +72,8 @@ class ReviewQueue:
         """Take in an item. `judges`: feedback ids and authors of verdicts from elsewhere, or from here before a restart."""
         if (known := self._entries.get(item.key)) is not None:
             known.kept = True  # read again after a rebalance
+            if item.why is not None:
+                known.chosen_at = None  # a review asks for it, too
             if item.is_blind and not known.given:
                 known.item = replace(
                     item, was_seen=known.was_held and not known.item.is_judged_blind
@@ -125,16 +127,16 @@ class ReviewQueue:
                 del self._entries[key]
                 self._left[key] = entry, now
             if is_done:
-                self._count(entry)
+                self._count(entry, now)
                 done.append(entry.item)
         self._forget_holders()
         return done
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: Entry, now: float) -> None:
         if entry.is_counted:
             return
         entry.is_counted = True
-        if entry.is_set_aside:
+        if entry.is_set_aside(now):
             self._set_aside += 1
         elif any(each.target is not None for each in entry.given):
             self._judged += 1
@@ -209,6 +211,8 @@ class ReviewQueue:
         if entry is not None and entry.is_held_by_others(holder, now):
             return "Somebody else, or another browser of yours, holds this answer in the review queue, for ten minutes at most."
         self.add(item, judges, now)
+        if entry is None:
+            self._entries[item.key].chosen_at = now
         self._put_before(holder, item.key, now)
         return None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -24,17 +25,38 @@ _AFTER_REQUEST_S: Final = 60.0
 _LARGEST_BYTES: Final = 16 * 1024 * 1024
 
 
+class Lack(StrEnum):
+    """Why there is no request."""
+
+    GONE = "gone"
+    """The log holds it no more, or another record in its place."""
+    HIDDEN = "hidden"
+    """There is no such topic, or this user may not see it."""
+    UNREADABLE = "unreadable"
+    """It is there, and is no request as this console reads them."""
+
+
 @dataclass
 class Found:
     """What was found: requests by their coordinates, answers by prediction id."""
 
     requests: dict[tuple[str, int, int], Incoming] = field(default_factory=dict)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    """Topics that were not seen."""
+    unreadable: set[tuple[str, int, int]] = field(default_factory=set)
 
     def request_of(self, source: Source) -> Incoming | None:
         """Return the request; None where the log holds another record there, as after the topic was recreated."""
         found = self.requests.get((source.topic, source.partition, source.offset))
         return found if found is not None and found.timestamp == source.timestamp else None
+
+    def lack_of(self, source: Source) -> Lack:
+        """Return why `request_of` has no request."""
+        if source.topic in self.hidden:
+            return Lack.HIDDEN
+        is_unreadable = (source.topic, source.partition, source.offset) in self.unreadable
+        return Lack.UNREADABLE if is_unreadable else Lack.GONE
 
 
 class _Answer(msgspec.Struct):
@@ -75,7 +97,9 @@ class RequestFinder:
             wanted.setdefault((source.topic, source.partition), set()).add(source.offset)
         if not wanted:
             return
-        there = await self._freeze({topic for topic, _ in wanted})
+        topics = {topic for topic, _ in wanted}
+        there = await self._freeze(topics)
+        found.hidden |= topics - {each.topic for each in there}
         ranges, offsets = [], []
         for each in there:
             inside = sorted(o for o in wanted.get(each[:2], ()) if each.start <= o < each.end)
@@ -85,8 +109,13 @@ class RequestFinder:
 
         def take(number: int, records: list[Any]) -> None:
             for record in records:
-                if record.offset in offsets[number] and (request := self._read(record)) is not None:
-                    found.requests[record.topic, record.partition, record.offset] = request
+                if record.offset not in offsets[number]:
+                    continue
+                place, request = (record.topic, record.partition, record.offset), self._read(record)
+                if request is None:
+                    found.unreadable.add(place)
+                else:
+                    found.requests[place] = request
 
         def next_wanted(number: int, position: int) -> int:
             return next((offset for offset in offsets[number] if offset >= position), ranges[number].end)

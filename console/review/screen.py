@@ -199,6 +199,8 @@ def list_left_out(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
         "no_prediction": "of training rows, which are mended in their files",
         "unknown_task": "of a task that the model lacks or that people cannot enter here",
         "request_gone": "whose text is not on the broker any more",
+        "request_hidden": "whose text is in a topic that is missing, or that this user may not read",
+        "request_unreadable": "whose text is no request that can be read",
     }
     for name, count in sorted(counts.items()):
         yield words.get(name, name), count

@@ -9,30 +9,27 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from aiokafka.errors import KafkaError
-
 from ...runtime.agent.agent import Agent
 from ...runtime.agent.handler import Handler
-from ...runtime.kafka.producer import producer_factory
-from ...runtime.kafka.topics import require_topics
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
+from ...schemas.request import TRIED
 from ..live.index import LiveIndex
 from ..live.result import LiveResult
 from ..web.people import Refused
+from .sending import TextSender
 
 log = get_logger(__name__)
 
 WAIT_S: Final = 10.0
 MOST_AT_ONCE: Final = 4
-METADATA: Final = {"sent_by": "murmura console"}
-"""Marks the request and its results for whoever else reads them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
     """What came of a text. `missing`: agents that did not answer in time. Times in ms, from the broker's acknowledgement on."""
 
+    agent: str
     text: str
     topic: str
     request_id: str
@@ -56,6 +53,7 @@ class Asking:
             topic: [each.name for each in agents if topic in each.topics] for topic in self.topics.values()
         }
         self._running = 0
+        self._sender = TextSender(settings)
 
     def others(self, agent: str) -> list[str]:
         """Return the other agents that read what is sent to an agent."""
@@ -75,15 +73,17 @@ class Asking:
         self._running += 1
         request_id = f"try-{secrets.token_hex(8)}"
         try:
-            return await self._ask(topic, text, request_id)
+            return await self._ask(agent, text, request_id)
         finally:
             self._index.forget(request_id)
             self._running -= 1
 
-    async def _ask(self, topic: str, text: str, request_id: str) -> Tried:
+    async def _ask(self, agent: str, text: str, request_id: str) -> Tried:
+        topic = self.topics[agent]
         found, readers = self._index.expect(request_id), self._readers[topic]
+        value = json.dumps({"id": request_id, "text": text, "metadata": TRIED}).encode()
         begun = time.monotonic()
-        await self._send(topic, text, request_id)
+        await self._sender.send(topic, value, request_id.encode())
         sent = time.monotonic()
         try:
             async with asyncio.timeout(WAIT_S):
@@ -92,19 +92,8 @@ class Asking:
             log.info("a tried text was not answered in time", request_id=request_id)
         missing = sorted({*readers} - {each.agent for each in found})
         waited = 1000 * (time.monotonic() - sent)
-        return Tried(text, topic, request_id, list(found), missing, 1000 * (sent - begun), waited)
+        return Tried(agent, text, topic, request_id, list(found), missing, 1000 * (sent - begun), waited)
 
-    async def _send(self, topic: str, text: str, request_id: str) -> None:
-        value = {"id": request_id, "text": text, "metadata": METADATA}
-        await require_topics(self._settings.kafka, [topic])
-        producer = producer_factory(self._settings.kafka, self._settings.producer)()
-        try:
-            async with asyncio.timeout(self._settings.producer.send_timeout_s):
-                await producer.start()
-                await producer.send_and_wait(topic, json.dumps(value).encode(), request_id.encode())
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise Refused(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"The broker did not take it: {type(error).__name__}."
-            ) from None
-        finally:
-            await producer.stop()
+    async def close(self) -> None:
+        """Close the connection that texts are sent by."""
+        await self._sender.close()

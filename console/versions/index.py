@@ -1,4 +1,4 @@
-"""Release states, events of serving processes and trainings, by model. Pure; bounded in models and events."""
+"""Release states, events of serving processes and trainings, by model. Pure; bounded in models and in events of each."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from ...schemas.training_event import TrainingEvent
 
 MOST_MODELS: Final = 200
 """Names of models come from records; those beyond it are left out."""
-MOST_EVENTS: Final = 200
+MOST_EVENTS: Final = 5_000
+"""Records of `murmura.events` to begin with; another model may be the subject of most of them."""
+KEPT_EVENTS: Final = 20
+"""Of a model, the newest."""
 
 
 class VersionIndex:
@@ -22,7 +25,9 @@ class VersionIndex:
 
     def __init__(self) -> None:
         self._releases = ReleaseLog()
-        self._events: deque[ServingEvent] = deque(maxlen=MOST_EVENTS)
+        self._events: dict[str | None, deque[tuple[int, ServingEvent]]] = {}
+        """By model, or None for those about none: the number of each in the order of reading, and it."""
+        self._read_events = 0
         self._runs: dict[str, TrainingEvent] = {}
         self._gates: dict[str, TrainingEvent] = {}
 
@@ -39,8 +44,9 @@ class VersionIndex:
         return self._gates.get(name)
 
     def events(self, name: str) -> list[ServingEvent]:
-        """Return the events about a model and those about no model, the newest first."""
-        return [each for each in reversed(self._events) if each.name in {name, None}]
+        """Return the newest events about a model, and those about no model, the newest first."""
+        found = [*self._events.get(name, ()), *self._events.get(None, ())]
+        return [event for _, event in sorted(found, key=lambda pair: -pair[0])]
 
     def take_releases(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -55,9 +61,13 @@ class VersionIndex:
     def take_events(self, records: Sequence[Record]) -> None:
         for record in records:
             try:
-                self._events.append(ServingEvent.model_validate_json(record.value or b""))
+                event = ServingEvent.model_validate_json(record.value or b"")
             except ValidationError:
                 continue
+            self._read_events += 1
+            if event.name in self._events or len(self._events) <= MOST_MODELS:
+                kept = self._events.setdefault(event.name, deque(maxlen=KEPT_EVENTS))
+                kept.append((self._read_events, event))
 
     def take_training(self, records: Sequence[Record]) -> None:
         for record in records:

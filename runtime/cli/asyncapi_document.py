@@ -4,7 +4,7 @@ Payload schemas are the committed ones of `schemas/`. Built with FastStream's sp
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
@@ -19,27 +19,28 @@ from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..settings.settings import Settings
 
-_SCHEMAS: Final = {
-    "request": "request.v1",
-    "result": "result.v1",
-    "turn": "turn.v1",
-    "reply": "reply.v1",
-    "conversation state": "conversation_state.v1",
-    "hand-over": "hand_over.v1",
-    "release state": "release.v1",
-    "training event": "training_event.v1",
-    "serving event": "serving_event.v1",
-    "feedback": "feedback.v1",
-    "review": "review.v1",
-    "shadow difference": "shadow_difference.v1",
+_SCHEMAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "request": ("request.v1",),
+    "result": ("result.v1",),
+    "turn": ("turn.v1",),
+    "reply": ("reply.v1",),
+    "conversation state": ("conversation_state.v1",),
+    "hand-over": ("hand_over.v1",),
+    "release state": ("release.v1",),
+    "training event": ("training_event.v1",),
+    "serving event": ("serving_event.v1",),
+    "feedback": ("feedback.v1",),
+    "review": ("review.v1",),
+    "shadow difference": ("shadow_difference.v1", "shadow_counts.v1"),
+    "experiment state": ("experiment_state.v1", "entered_chunk.v1"),
 }
-"""By the record type in the table of topics."""
+"""By the record type in the table of topics: what a value may be."""
 _RETRY: Final = "request that waits for its next attempt"
 _DEAD_LETTER: Final = "dead letter"
 _ANY: Final = "record"
 """The record type of a topic that is neither in the table nor read by a predicting agent."""
-_SENT: Final = ("deadletters", "retries", "events", "reviews", "shadow")
-_RECEIVED: Final = ("models", "retries")
+_SENT: Final = ("deadletters", "retries", "events", "reviews", "shadow", "models", "experiments")
+_RECEIVED: Final = ("models", "retries", "experiments")
 
 Operations = dict[str, spec.Operation]
 
@@ -145,8 +146,9 @@ def _operation(action: Action, topic: str, record: str, group: str | None = None
 
 
 def _message(key: str) -> spec.Message:
-    schema = next((name for record, name in _SCHEMAS.items() if _key(record) == key), None)
-    payload = {"$ref": f"#/components/schemas/{schema}"} if schema else {}
+    names = next((names for record, names in _SCHEMAS.items() if _key(record) == key), ())
+    references = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+    payload: dict[str, Any] = {"oneOf": references} if len(references) > 1 else references[0] if references else {}
     headers: dict[str, Any] = {}
     if key == _key(_DEAD_LETTER):
         headers = {"headers": {"$ref": "#/components/schemas/deadletter.v1"}}
@@ -166,8 +168,8 @@ def _text_headers(names: Iterable[str], required: tuple[str, ...] = ()) -> dict[
 
 def _components(keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the schemas of the records, each with the definitions that it refers to."""
-    names = {_key(record): name for record, name in _SCHEMAS.items()} | {_key(_DEAD_LETTER): "deadletter.v1"}
-    for name in sorted(names[key] for key in keys if key in names):
+    names = {_key(record): names for record, names in _SCHEMAS.items()} | {_key(_DEAD_LETTER): ("deadletter.v1",)}
+    for name in sorted(name for key in keys for name in names.get(key, ())):
         schema = json.loads((files("murmura.schemas") / f"{name}.json").read_text(encoding="utf-8"))
         definitions = schema.pop("$defs", {})
         # Both would change the base of the references in it.

@@ -25,6 +25,7 @@ from ..observe.logs import get_logger
 from ..output.serving_events import ServingEvents
 from ..settings.experiments import name_holder_group
 from ..settings.settings import Settings
+from .acting import Actor
 from .held import HeldExperiments
 from .log_reader import Decode
 from .session import Session
@@ -57,7 +58,7 @@ class ExperimentHolder:
     ) -> None:
         """`models`: the names in the store. `decoders`: what reads each topic; a topic that does not exist is left out."""
         self._settings, self._models, self._decoders = settings, models, decoders
-        self._events, self._metrics, self._clock = events, metrics, clock
+        self._actor, self._metrics, self._clock = Actor(settings, events), metrics, clock
         self._topic = f"{settings.prefix}.experiments"
 
     async def run(self) -> None:
@@ -115,7 +116,7 @@ class ExperimentHolder:
         await producer.start()
         stack.push_async_callback(producer.stop)
         session = Session(
-            settings, held, self._decoders, releases, producer, self._events, self._metrics, clock=self._clock
+            settings, held, self._decoders, releases, producer, self._actor, self._metrics, clock=self._clock
         )
         stack.push_async_callback(session.close)
         return session

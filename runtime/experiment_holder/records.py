@@ -11,7 +11,7 @@ from ...schemas.deadletter import DeadLetterReason
 from ...schemas.envelope import CAUSE
 from ...schemas.feedback import Feedback
 from ...schemas.ids import prediction_id
-from ...schemas.request import MAX_ID_BYTES
+from ...schemas.request import MAX_ID_BYTES, is_tried
 from ..errors import RecordError
 from ..experiments.observations import count_answer, count_error, count_ratio
 from ..experiments.run import Answer, Content, Reference, Skipped
@@ -21,6 +21,8 @@ from ..wire.message import Record
 
 UNREADABLE: Final = "unreadable"
 EXPIRED: Final = "expired"
+TRIED: Final = "tried"
+"""Somebody tried a text in the console: no unit of an experiment."""
 MOST_VALUE: Final = 1e9
 """Maximum value of one event of a ratio: sums of squares stay finite."""
 _AT_FAULT: Final = frozenset({DeadLetterReason.AGENT_FAILED, DeadLetterReason.MODEL_FAILED})
@@ -94,6 +96,8 @@ def read_result(record: Record) -> Read | None:
         return Read(Skipped(UNREADABLE))
     if result.model is None:
         return None
+    if is_tried(result.metadata):
+        return Read(Skipped(TRIED), result.model.name)
     if result.status == EXPIRED:
         return Read(Skipped(EXPIRED), result.model.name)
     classified = {task: output for task, output in result.outputs.items() if output.abstained is not None}
@@ -141,6 +145,9 @@ def read_dead_letter(
     request = read_original(original, fields.get(original.topic))
     if request is None:
         return None
+    model = agents.get(letter.agent or "", models[letter.topic])
+    if is_tried(request.metadata or {}):
+        return Read(Skipped(TRIED), model)
     answer = Answer(
         key=record.key,
         request_id=request.request_id,
@@ -148,7 +155,7 @@ def read_dead_letter(
         prediction_id=prediction_id(letter.agent or "", request.source, request.request_id),
         counts=count_error(),
     )
-    return Read(answer, agents.get(letter.agent or "", models[letter.topic]))
+    return Read(answer, model)
 
 
 def read_feedback(record: Record) -> Read:

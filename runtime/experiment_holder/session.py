@@ -12,10 +12,9 @@ from ..experiments.run import ExperimentRun
 from ..kafka.topics import fetch_partition_counts
 from ..observe.experiment_metrics import ExperimentMetrics
 from ..observe.logs import get_logger
-from ..output.serving_events import ServingEvents
 from ..release.states import ReleaseLog, read_to_end
 from ..settings.settings import Settings
-from .acting import act, make_step
+from .acting import Actor, make_step
 from .held import HeldExperiments, Written, utc_now
 from .log_reader import Decode, LogReader, open_logs
 
@@ -42,7 +41,7 @@ class Session:
         decoders: Mapping[str, Decode],
         releases: Any,
         producer: Any,
-        events: ServingEvents,
+        actor: Actor,
         metrics: ExperimentMetrics,
         *,
         clock: Callable[[], float],
@@ -50,7 +49,7 @@ class Session:
         """`releases`: a consumer of the release topic, at its beginning. `clock`: Unix time in seconds."""
         self._settings, self._held, self._decoders = settings, held, decoders
         self._releases, self._producer = releases, producer
-        self._events, self._metrics, self._clock = events, metrics, clock
+        self._actor, self._metrics, self._clock = actor, metrics, clock
         self._topic = f"{settings.prefix}.experiments"
         self._known = ReleaseLog()
         self._logs: LogReader | None = None
@@ -96,6 +95,7 @@ class Session:
 
     async def _follow_releases(self, now: float) -> None:
         await read_to_end(self._releases, self._known)
+        self._actor.note_states(self._known.states)
         # In a thread: what was kept of a large experiment takes seconds to take over, and answers do not wait for it.
         await self._send(await asyncio.to_thread(list, self._held.follow(self._known.states, utc_now())))
         for problem in self._held.problems:
@@ -165,7 +165,7 @@ class Session:
         if state is None:
             return
         try:
-            await act(self._settings, decided, self._known.states[run.model], state, self._events)
+            await self._actor.act(decided, self._known.states[run.model], state)
         except SetupError as error:
             log.warning("a decision was not released, thinking again", experiment=run.experiment.id, why=str(error))
 

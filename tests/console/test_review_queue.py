@@ -60,26 +60,6 @@ def test_an_item_is_judged_blind_where_its_guess_was_never_shown() -> None:
     assert [queue.find(item.key).is_judged_blind for item in (first, second)] == [True, True]
 
 
-def test_an_answer_that_somebody_chose_is_not_put_before_two_people() -> None:
-    queue, (item,) = queue_of(1)
-    queue.hold("a", "ann", 0.0)
-    assert "holds this answer" in queue.ask_for(item, {}, "b", "bob", 1.0)
-    assert queue.ask_for(item, {}, "a", "ann", 1.0) is None
-    assert queue.ask_for(item, {}, "b", "bob", 1.0 + LEASE_S) is None
-    judge(queue, item, "bob")
-    assert "You have judged" in queue.ask_for(item, {}, "b", "bob", 2.0 + LEASE_S)
-
-
-def test_who_chooses_an_answer_that_was_judged_here_lately_is_told_by_whom() -> None:
-    queue, (item,) = queue_of(1)
-    queue.acknowledge(judge(queue, item, "ann"))
-    assert queue.finish(UNDO_S) == [item]
-    assert queue.ask_for(item, {}, "b", "bob", UNDO_S) is None
-    assert queue.hold("b", "bob", UNDO_S) == [item]
-    assert queue.judges_to_tell(item.key, "bob") == ("ann",)
-    assert queue.finish(UNDO_S + LEASE_S) == [item]
-
-
 def test_a_lease_ends_after_ten_minutes() -> None:
     queue, items = queue_of(1)
     queue.hold("a", "ann", 0.0)

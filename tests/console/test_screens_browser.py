@@ -112,6 +112,9 @@ async def test_new_answers_come_by_themselves_and_stay_when_something_else_is_an
         page.unroute("**/live*")
         page.locator("#away").wait_for(state="hidden")
         assert page.locator("tbody tr").count() == 5
+        page.locator("tbody tr button").last.focus()
+        made.take(*(result(20 + number, int(time.time() * 1000)) for number in range(25)))
+        page.locator("#flow:focus").wait_for()
 
     async with serve(made) as url:
         await chromium.use(f"{url}/live", act)

@@ -14,7 +14,7 @@ from murmura.console.web.people import Refused
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 
 
-async def test_a_text_goes_to_the_topic_and_the_results_of_its_readers_come_back():
+async def test_a_text_goes_to_the_topic_and_the_results_of_its_readers_come_back_by_one_producer(monkeypatch):
     with EmbeddedBroker({"in": 1}) as broker:
         made = ByHand(kafka={"bootstrap_servers": broker.bootstrap, "fetch_max_wait_ms": 100})
         trying = asyncio.create_task(made.asking.ask("desk", "to Rome"))
@@ -24,8 +24,13 @@ async def test_a_text_goes_to_the_topic_and_the_results_of_its_readers_come_back
         now = int(time.time() * 1000)
         made.take(result(1, now, request_id="other"), result(2, now, request_id=sent["id"]))
         tried = await asyncio.wait_for(trying, 5)
-    assert [each.source.offset for each in tried.results] == [2]
-    assert (tried.missing, tried.waited_ms < 10_000) == ([], True)
+        assert [each.source.offset for each in tried.results] == [2]
+        assert (tried.missing, tried.waited_ms < 10_000) == ([], True)
+        producer = made.asking._sender._producer
+        monkeypatch.setattr(asking, "WAIT_S", 0.01)
+        assert (await made.asking.ask("desk", "again")).missing == ["desk"]
+        assert made.asking._sender._producer is producer
+        await made.asking.close()
 
 
 async def test_an_agent_that_does_not_answer_is_named(monkeypatch):
@@ -35,7 +40,7 @@ async def test_an_agent_that_does_not_answer_is_named(monkeypatch):
     async def send(*_):
         return None
 
-    monkeypatch.setattr(made.asking, "_send", send)
+    monkeypatch.setattr(made.asking._sender, "send", send)
     assert (await made.asking.ask("desk", "to Rome")).missing == ["desk"]
     with pytest.raises(Refused, match="no such agent"):
         await made.asking.ask("other", "to Rome")
@@ -55,10 +60,13 @@ def test_a_text_is_shown_with_its_answers_and_only_an_operator_sends(monkeypatch
     async def ask(agent, text):
         made.fill(int(time.time() * 1000))
         found = [made.live.get(f"{0:032x}")]
-        return asking.Tried(text, "in", "try-1", found, ["other"], 12.0, 40.0)
+        return asking.Tried(agent, text, "in", "try-1", found, ["other"], 12.0, 40.0)
 
     monkeypatch.setattr(made.asking, "ask", ask)
-    page = browse(made).post("/try", data={"agent": "desk", "text": "to Rome <b>"}).text
+    answer = browse(made).post("/try", data={"agent": "desk", "text": "to Rome <b>"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/try?id=try-1")
+    page = browse(made).get("/try?id=try-1").text
+    assert "not kept any more" in browse(made).get("/try?id=try-2").text
     assert "<mark>Rome" in page
     assert "&lt;b&gt;" in page
     assert "No answer of <bdi>other</bdi>" in page

@@ -17,7 +17,7 @@ from tiny_model import TASKS, write_tiny_model
 from murmura.console.review.live import make_reviews
 from murmura.console.versions import changes as console_changes
 from murmura.console.versions.changes import ReleaseChanges
-from murmura.console.versions.index import MOST_EVENTS, MOST_MODELS, VersionIndex
+from murmura.console.versions.index import KEPT_EVENTS, MOST_MODELS, VersionIndex
 from murmura.console.versions.labels import ReleasedLabels
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
@@ -48,8 +48,26 @@ def test_the_index_keeps_the_highest_generation_and_is_bounded():
     index.take_releases([record(state(1, name=f"m{number}"), f"m{number}") for number in range(MOST_MODELS + 5)])
     assert len(index.states) == MOST_MODELS
     event = {"event": "paused", "app": "a", "at": "2026-01-01T00:00:00Z"}
-    index.take_events([record(json.dumps(event).encode())] * (MOST_EVENTS + 1) + [record(b"x")])
-    assert len(index.events("desk")) == MOST_EVENTS
+    index.take_events([record(json.dumps(event).encode())] * (KEPT_EVENTS + 1) + [record(b"x")])
+    assert len(index.events("desk")) == KEPT_EVENTS
+
+
+def test_events_of_a_busy_model_do_not_displace_those_of_another():
+    index = VersionIndex()
+
+    def take(name, version):
+        event = {"event": "model.swapped", "app": "a", "at": "2026-01-01T00:00:00Z", "version": version}
+        index.take_events([record(json.dumps(event | {"name": name}).encode())])
+
+    take("desk", 2)
+    for version in range(KEPT_EVENTS + 5):
+        take("busy", version)
+    index.take_events([record(json.dumps({"event": "paused", "app": "a", "at": "2026-01-01T00:00:00Z"}).encode())])
+    assert [each.event.value for each in index.events("desk")] == ["paused", "model.swapped"]
+    assert [each.version for each in index.events("busy")][:3] == [None, KEPT_EVENTS + 4, KEPT_EVENTS + 3]
+    for number in range(MOST_MODELS + 5):
+        take(f"m{number}", 1)
+    assert index.events(f"m{MOST_MODELS + 4}") == index.events("none")
 
 
 def test_the_table_of_the_gate_stays_when_the_run_goes_on():

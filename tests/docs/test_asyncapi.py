@@ -158,4 +158,10 @@ def test_ones_own_agents_routing_and_broker_are_in_it():
     assert actions["mail.send.shop.answers"] == "send"
     assert actions["mail.send.shop.people"] == "send"
     assert "result" in content["channels"]["shop.answers"]["messages"]
+    messages, schemas = content["components"]["messages"], content["components"]["schemas"]
+    for name, kinds in (("shadow_difference", ("shadow_counts",)), ("experiment_state", ("entered_chunk",))):
+        found = [each["$ref"].rpartition("/")[2] for each in messages[name]["payload"]["oneOf"]]
+        assert found == [f"{kind}.v1" for kind in (name, *kinds)]
+        assert set(found) <= schemas.keys()
+    assert actions["runtime.receive.murmura.experiments"] == "receive"
     assert content["operations"]["mail.receive.shop.mail"]["bindings"]["kafka"]["groupId"]["enum"] == ["murmura.shop"]

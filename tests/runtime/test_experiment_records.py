@@ -22,6 +22,7 @@ from murmura.runtime.wire.dead_letter import dead_letter
 from murmura.schemas.deadletter import DeadLetterReason
 from murmura.schemas.experiment import Experiment
 from murmura.schemas.release import ReleaseState, completed, raised, released, rolled_back, started, stopped
+from murmura.schemas.request import TRIED
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EXPERIMENT = Experiment(id="spring", share=0.5, started=NOW)
@@ -65,6 +66,11 @@ def test_a_result_says_how_sure_and_how_late_it_was() -> None:
         assert read is not None
         assert isinstance(read.content, Answer)
         assert (read.content.scores, read.content.latency_ms) == (scores, latency_ms)
+
+
+def test_a_text_that_was_tried_in_the_console_is_no_unit() -> None:
+    read = read_result(_record(_result(metadata=TRIED | {"channel": "mail"})))
+    assert read == Read(Skipped("tried"), "desk")
 
 
 def test_an_answer_in_place_of_a_candidate_that_failed_is_an_error() -> None:

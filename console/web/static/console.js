@@ -83,12 +83,23 @@
 
   // What is renewed every few seconds stays as it is where the answer lacks it, as that of an error does, and while the second
   // key of two is awaited, which is of what is on the screen.
+  let focused = document.body;
+  let renewed;
   const away = document.getElementById("away");
   document.addEventListener("htmx:before:swap", (event) => {
     const main = event.detail.tasks.find((each) => each.type === "main");
     const isThere = Boolean(main && main.fragment.querySelector("*"));
     away.hidden = isThere;
     if (!isThere || (first && performance.now() - firstAt < WAIT_MS)) event.preventDefault();
+    focused = document.activeElement;
+    renewed = focused.closest("[hx-get][id]")?.id;
+  });
+  // The focus of what has left, as a button with its row, goes to the part that was renewed, in place of the page's beginning.
+  document.addEventListener("htmx:after:swap", () => {
+    if (!renewed || focused.isConnected) return;
+    const part = document.getElementById(renewed);
+    if (!part) return;
+    part.focus({ preventScroll: true });
   });
   document.addEventListener("htmx:error", () => { away.hidden = false; });
 
