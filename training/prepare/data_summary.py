@@ -102,8 +102,10 @@ def _notes_on_names(data: TaskData) -> Iterator[str]:
     found = {label for counts in data.counts.values() for label in counts.labels}
     if unknown := [label for label in dict.fromkeys(named) if label not in found]:
         yield f"no row has {'the label' if len(unknown) == 1 else 'the labels'} {list_names(unknown)} of `merge` or `one_of`"
+    if not data.task.default_for:
+        return  # to look for installed agents takes as long as a step of a small model
     agents = {point.name for point in entry_points(group=AGENTS)}
-    if unknown := [name for name in data.task.default_for or () if name not in agents]:
+    if unknown := [name for name in data.task.default_for if name not in agents]:
         yield f"`default_for` names {list_names(unknown)}; installed agents are {list_names(sorted(agents))}"
 
 

@@ -1,7 +1,9 @@
 """What a run depends on beside its recipe: the data files' bytes, the device, and the libraries that computed it."""
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,12 +63,14 @@ def describe_environment(device: str, *, precision: str, processes: int) -> Envi
     )
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+@cache
+def _versions() -> dict[str, str]:
+    """Read once a process: what is imported does not change."""
+    found = {}
     for name in LIBRARIES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def digest_data(recipe: Recipe, folder: Path) -> dict[str, Sha256]:
