@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_jsonl(folder / name / "train.jsonl", rows(360, seed))
         write_jsonl(folder / name / "test.jsonl", rows(60, 2))
     recipes = {"together": write_recipe(folder / "three.yaml")}
-    one = write_recipe(folder / "one.yaml", tasks=INTENT, dropout=0.1)
+    one = write_recipe(folder / "one.yaml", tasks=INTENT, dropout=0.1, budget={"steps": 8, "evaluations": 2})
     recipes["still"] = write_recipe(
         folder / "still.yaml",
         tasks=INTENT,
@@ -88,7 +88,7 @@ def test_a_process_does_not_wait_for_ever_for_one_that_stands_still(printed: dic
 
 
 def test_a_run_of_two_processes_goes_on_with_two_to_the_same_bytes(folder: Path, printed: dict[str, str]) -> None:
-    assert printed["run resume 0"].startswith("20 steps")
+    assert printed["run resume 0"].startswith("8 steps")
     assert (folder / "run" / WEIGHTS).read_bytes() == (folder / "whole" / WEIGHTS).read_bytes()
 
 
@@ -113,8 +113,10 @@ def test_all_processes_end_early_when_the_run_gets_no_better(printed: dict[str, 
 
 def test_torchrun_starts_the_command(folder: Path) -> None:
     binaries = Path(sys.executable).parent
+    few = {"budget": {"steps": 3, "evaluations": 1}, "probe": False, "trackers": [], "save_minutes": 5}
+    recipe = write_recipe(folder / "few.yaml", tasks=INTENT, **few)
     command = [binaries / "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", binaries / "murmura"]
-    command += ["train", folder / "one.yaml", "--data", folder / "data", "--out", folder / "model", "--quiet"]
+    command += ["train", recipe, "--data", folder / "data", "--out", folder / "model", "--quiet"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert ended.returncode == 0, ended.stderr
     lines = [line.split(" ")[0] for line in ended.stdout.splitlines()]
