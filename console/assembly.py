@@ -74,7 +74,7 @@ def assemble(settings: Settings, own: Sequence[str] = ()) -> Console:
     ]
     reviews = make_reviews(settings)
     guidelines = read_guidelines(settings.console.guidelines)
-    follower = Follower(settings.kafka, feeds if reviews is None else [*feeds, reviews.feed])
+    follower = Follower(settings.kafka, feeds if reviews is None else [*feeds, reviews.feed, reviews.copies_feed])
     changes = ReleaseChanges(settings)
     metrics = MetricsReader(settings.console.metrics)
     screens: list[Screen] = []

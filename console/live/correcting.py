@@ -7,15 +7,12 @@ from pydantic import ValidationError
 from ...runtime.wire.request import Incoming
 from ...schemas.feedback import Verdict
 from ..review.desk import make_feedback
-from ..review.item import SHOWN_CHARACTERS, Guess, Place, ReviewItem, guess_of_output, item_key
+from ..review.item import NO_PLACE, SHOWN_CHARACTERS, Guess, ReviewItem, guess_of_output, item_key
 from ..review.live import LiveReviews
 from ..review.posted import Judgement
 from ..review.tasks import EntryForm, ReviewTask, reply_task
 from ..web.people import Refused
 from .result import REPLY_TASK, LiveResult
-
-_PLACE = Place("", 0, 0)
-"""No review asks for it, so none is committed."""
 
 
 def make_item(result: LiveResult, request: Incoming, task: ReviewTask) -> ReviewItem:
@@ -34,7 +31,7 @@ def make_item(result: LiveResult, request: Incoming, task: ReviewTask) -> Review
         text_pair=None if request.text_pair is None else request.text_pair[:SHOWN_CHARACTERS],
         characters=len(request.text),
         guess=guess,
-        place=_PLACE,
+        place=NO_PLACE,
         model=result.model,
         source=result.source,
     )

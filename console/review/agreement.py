@@ -3,6 +3,15 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .tasks import EntryForm, ReviewTask
+
+
+def add_pair(agreements: "dict[str, Agreement]", task: ReviewTask, first: str, second: str) -> None:
+    """Count the verdicts of two people on one answer, by task. Of labels what they were, of others whether they are the same."""
+    if task.form is not EntryForm.LABEL:
+        first, second = "same", "same" if first == second else "other"
+    agreements.setdefault(task.name, Agreement()).add(first, second)
+
 
 @dataclass
 class Agreement:

@@ -12,7 +12,7 @@ LEAST_SKIPS = 3
 
 @dataclass
 class Given:
-    """One person's verdict. `feedback_id` names its record; `target` is what it stands for, None where another console sent it."""
+    """One person's verdict. `feedback_id` names its record; `target` is what it stands for, None where that is not known."""
 
     by: str
     feedback_id: str
@@ -20,6 +20,8 @@ class Given:
     at: float
     sent: bool = False
     """Whether the broker has acknowledged it."""
+    elsewhere: bool = False
+    """Whether another console, or another program, sent it."""
 
 
 @dataclass

@@ -24,6 +24,10 @@ class Place(NamedTuple):
     offset: int
 
 
+NO_PLACE: Final = Place("", 0, 0)
+"""Of an item that was not read in the group, so that no offset is committed for it."""
+
+
 def item_key(prediction_id: str, task: str) -> str:
     """Return what names an item in addresses: 16 hex digits, without the text."""
     return blake2b(f"{prediction_id}/{task}".encode(), digest_size=8).hexdigest()

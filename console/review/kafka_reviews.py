@@ -17,11 +17,13 @@ from ...runtime.settings.settings import KafkaSettings
 from ...runtime.wire.feedback import read_feedback
 from ...schemas.feedback import Verdict
 from ...schemas.review import Review
-from .item import Place, ReviewItem, item_key
+from .item import NO_PLACE, Place, ReviewItem, item_key
 from .known_verdicts import KnownVerdicts
 from .loading import NotReviewed, make_item, read_review
+from .posted import target_of
 from .queue import ReviewQueue
 from .requests import RequestFinder
+from .second_copies import SecondCopies
 from .tasks import ReviewTask
 
 log = get_logger(__name__)
@@ -50,7 +52,9 @@ class KafkaReviews:
         finder: RequestFinder,
         known: KnownVerdicts,
         clock: Callable[[], float] = time.time,
+        copies: SecondCopies | None = None,
     ) -> None:
+        self._copies = copies or SecondCopies(0.0)
         self._kafka, self._group, self._topic = kafka, group, topic
         self._queue, self._tasks, self._finder, self._known, self._clock = queue, tasks, finder, known, clock
         self._places: dict[str, set[Place]] = {}
@@ -110,6 +114,7 @@ class KafkaReviews:
             newest = max(review.at.timestamp() for review, _ in self._waiting)
             await asyncio.sleep(min(_SETTLE_S, max(0.0, newest + _SETTLE_S - self._clock())))
             await self._load(reader)
+        await self._load_copies()
         self.trouble = None
 
     def _take(self, record: Any, reader: GroupReader) -> None:
@@ -137,6 +142,18 @@ class KafkaReviews:
             else:
                 self._add(item, place)
 
+    async def _load_copies(self) -> None:
+        """Take in what a person of another console judged, and a second one is to. No offset of it is committed here."""
+        room = self._queue.room
+        due = self._copies.take_due(self._clock())[:room] if room else []
+        found = await self._finder.find([review for review, _ in due]) if due else None
+        for review, first in due:
+            item = make_item(review, found, self._tasks, NO_PLACE) if found else None
+            if isinstance(item, ReviewItem) and item.key not in self._queue:
+                self._queue.add(item)
+                at = first.at.timestamp()
+                self._queue.note_judge(item.key, first.by, first.id, at, target_of(first, item))
+
     def _add(self, item: ReviewItem, place: Place) -> None:
         self._places.setdefault(item.key, set()).add(place)
         self._queue.add(item, self._known.judges_of(item.prediction_id, item.task.name), self._clock())
@@ -158,7 +175,7 @@ class KafkaReviews:
 
 
 def take_feedback(
-    known: KnownVerdicts, queue: ReviewQueue, clock: Callable[[], float] = time.time
+    known: KnownVerdicts, queue: ReviewQueue, copies: SecondCopies, clock: Callable[[], float] = time.time
 ) -> Callable[[Sequence[Any]], None]:
     """Return what notes everybody's verdicts, for a follower of the feedback topic."""
 
@@ -169,10 +186,13 @@ def take_feedback(
             except RecordError:
                 continue
             known.add(feedback)
+            copies.note(feedback)
             key = item_key(feedback.prediction_id, feedback.task)
             if feedback.verdict is Verdict.WITHDRAWN:
                 queue.note_withdrawal(key, feedback.by, str(feedback.value))
             elif feedback.id in known.judges_of(feedback.prediction_id, feedback.task):
-                queue.note_judge(key, feedback.by, feedback.id, clock())
+                item = queue.find(key)
+                target = None if item is None else target_of(feedback, item)
+                queue.note_judge(key, feedback.by, feedback.id, clock(), target)
 
     return take

@@ -22,6 +22,7 @@ from .known_verdicts import MOST_ANSWERS, KnownVerdicts
 from .queue import ReviewQueue
 from .requests import RequestFinder
 from .screen import Facts, list_left_out
+from .second_copies import SecondCopies
 from .sending import VerdictSender
 from .tasks import ReviewTask, describe_tasks
 
@@ -31,6 +32,8 @@ _AGAIN_S = 2.0
 _REST_S = 10.0
 """How long the end of the console waits for the broker to take what people have said."""
 _LOOK_S = 0.05
+MOST_COPIED = 20_000
+"""Reviews of the latest that are looked at for copies: of which one in twenty is kept."""
 
 
 class LiveReviews:
@@ -47,11 +50,14 @@ class LiveReviews:
             self.labelled.set()
         known = self._known = KnownVerdicts()
         topic = f"{settings.prefix}.feedback"
-        self.feed = Feed(topic, take_feedback(known, self.queue), MOST_ANSWERS)
+        copies = SecondCopies(settings.console.overlap)
+        self.feed = Feed(topic, take_feedback(known, self.queue, copies), MOST_ANSWERS)
+        self.copies_feed = Feed(f"{settings.prefix}.reviews", copies.take_reviews, MOST_COPIED)
+        """The reviews of all consoles, for those that two people judge."""
         finder = make_finder(settings)
         group = settings.console.group or f"{settings.group}.console"
         self._reviews = KafkaReviews(
-            settings.kafka, group, f"{settings.prefix}.reviews", self.queue, tasks, finder, known
+            settings.kafka, group, f"{settings.prefix}.reviews", self.queue, tasks, finder, known, copies=copies
         )
         self._sender: VerdictSender | None = None
         self._ready = False

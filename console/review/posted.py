@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.model.words import trim_blanks
 from ...runtime.spelling import suggest
-from ...schemas.feedback import LABEL_CHARACTERS, WORDING_CHARACTERS, Verdict
+from ...schemas.feedback import LABEL_CHARACTERS, WORDING_CHARACTERS, Feedback, Verdict
 from .item import ReviewItem, canonical
 from .tasks import EntryForm, ReviewTask
 
@@ -36,6 +36,16 @@ def read_posted(posted: Posted, item: ReviewItem) -> Judgement:
     if target == item.guess.answer:
         return Judgement(Verdict.CONFIRMED, None, target)
     return Judgement(Verdict.CORRECTION, value, target)
+
+
+def target_of(feedback: Feedback, item: ReviewItem) -> str | None:
+    """Return what a verdict from elsewhere stands for; None where it cannot be read as one on this item."""
+    if feedback.verdict is Verdict.CONFIRMED:
+        return item.guess.answer
+    try:
+        return canonical(item.task.kind.target_of_correction(feedback.model_dump()["value"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_label(posted: Posted, item: ReviewItem) -> str:

@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import Final
 
 from ...schemas.feedback import Feedback
-from .agreement import Agreement
+from .agreement import Agreement, add_pair
 from .counts import Counts, Taken, is_doubled
 from .entry import Entry, Given
 from .item import ReviewItem
-from .tasks import EntryForm
 
 LEASE_S: Final = 600.0
 UNDO_S: Final = 600.0
@@ -86,11 +85,11 @@ class ReviewQueue:
         for name, by in (judges or {}).items():
             self.note_judge(item.key, by, name, now)
 
-    def note_judge(self, key: str, by: str, feedback_id: str, now: float) -> None:
-        """Note a verdict that another console, or another program, has sent."""
+    def note_judge(self, key: str, by: str, feedback_id: str, now: float, target: str | None = None) -> None:
+        """Note a verdict that another console, or another program, has sent. `target`: what it stands for, where that is known."""
         entry = self._entries.get(key)
         if entry is not None and feedback_id not in self._own and entry.judged_by(by) is None:
-            entry.given.append(Given(by, feedback_id, None, now, sent=True))
+            entry.given.append(Given(by, feedback_id, target, now, sent=True, elsewhere=True))
 
     def note_withdrawal(self, key: str, by: str, feedback_id: str) -> None:
         """Note that the author has withdrawn a verdict from elsewhere."""
@@ -138,17 +137,13 @@ class ReviewQueue:
         entry.is_counted = True
         if entry.is_set_aside(now):
             self._set_aside += 1
-        elif any(each.target is not None for each in entry.given):
+        elif not all(each.elsewhere for each in entry.given):
             self._judged += 1
         else:
             self._elsewhere += 1
         targets = [each.target for each in entry.given if each.target is not None]
-        if entry.needed < 2 or len(targets) < 2:
-            return  # who judged it second may have seen the first verdict
-        task, (first, second) = entry.item.task, targets[:2]
-        if task.form is not EntryForm.LABEL:
-            first, second = "same", "same" if first == second else "other"
-        self.agreement.setdefault(task.name, Agreement()).add(first, second)
+        if entry.needed > 1 and len(targets) > 1:  # else who judged it second may have seen the first verdict
+            add_pair(self.agreement, entry.item.task, *targets[:2])
 
     def _forget_undo(self, now: float) -> None:
         for person, stack in list(self._undo.items()):

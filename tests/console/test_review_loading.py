@@ -20,6 +20,7 @@ from murmura.console.review.loading import NotReviewed
 from murmura.console.review.loading import make_item as load_item
 from murmura.console.review.queue import ReviewQueue
 from murmura.console.review.requests import REPLY, Found, merge_windows, search_window
+from murmura.console.review.second_copies import SecondCopies
 from murmura.console.review.sending import VerdictSender
 from murmura.console.review.tasks import EntryForm
 from murmura.console.server import serve
@@ -239,7 +240,7 @@ def test_a_verdict_of_another_console_is_told_and_ones_own_undone_one_is_not() -
     queue, known, items = ReviewQueue(0.0), KnownVerdicts(), [make_item(0), make_item(1)]
     for item in items:
         queue.add(item)
-    take = take_feedback(known, queue, lambda: 0.0)
+    take = take_feedback(known, queue, SecondCopies(0.0), lambda: 0.0)
     queue.hold("a", "ann", 0.0)
     take([Received(make_feedback(items[0], "bob"))])
     assert queue.judges_to_tell(items[0].key, "ann") == ("bob",)
