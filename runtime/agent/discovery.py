@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Final
 
 from ..errors import SetupError
+from ..installed import installed_points
 from ..spelling import suggest
 from .agent import Agent
 from .handler import Handler
@@ -44,7 +45,7 @@ def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent |
     Without names, the default ones. In topics of installed agents `murmura` is replaced by `prefix`; a user's agents keep
     the topics of their module. Raises SetupError for a missing agent or an object that is not an agent.
     """
-    installed = {point.name: point for point in entry_points(group=AGENTS)}
+    installed = {point.name: point for point in installed_points(AGENTS)}
     return [
         _load_user_agent(name) if ":" in name else _apply_prefix(_load_installed(name, installed), prefix)
         for name in names or default_agents()
@@ -53,7 +54,7 @@ def find_agents(names: Sequence[str] = (), prefix: str = PREFIX) -> list[Agent |
 
 def find_misspelling(name: str) -> str | None:
     """Return a line about a name that no installed agent has and that is like one's; agents of other processes have any name."""
-    installed = [point.name for point in entry_points(group=AGENTS)]
+    installed = [point.name for point in installed_points(AGENTS)]
     if name in installed or not (guess := suggest(name, installed)):
         return None
     return f"--agent: no agent called {name} is installed here{guess}"
@@ -61,12 +62,12 @@ def find_misspelling(name: str) -> str | None:
 
 def default_agents() -> tuple[str, ...]:
     """Return the names of the agents that serve by default, from the installed packages."""
-    return tuple(point.name for point in entry_points(group=DEFAULT_AGENTS))
+    return tuple(point.name for point in installed_points(DEFAULT_AGENTS))
 
 
 def find_commands() -> list[EntryPoint]:
     """Return the commands that installed packages register, in their order."""
-    return list(entry_points(group=COMMANDS))
+    return installed_points(COMMANDS)
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
 
+from ..installed import installed_points
 from ..settings.agent_options import read_options
 from ..settings.redaction import STARS, public_address
 from ..settings.settings import Settings
@@ -48,7 +48,7 @@ def _iterate_rows(section: BaseModel, prefix: str, settings: Settings) -> Iterat
 def _iterate_options(name: str, settings: Settings) -> Iterator[Row]:
     """Yield the options of an agent. Those of an agent that is not installed are starred: they may be secrets."""
     prefix = f"agents.{name}.options."
-    if name not in {point.name for point in entry_points(group=AGENTS)}:
+    if name not in {point.name for point in installed_points(AGENTS)}:
         for key in settings.agents[name].options:
             yield Row(prefix + key, STARS, settings.find_source(prefix + key) or DEFAULT)
         return

@@ -1,13 +1,13 @@
 """What a redrive needs before it starts: its target and conditions, and a sender."""
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 
 from ..agent.agent import Agent
 from ..agent.discovery import AGENTS, find_agents
 from ..agent.handler import Handler
 from ..agent.routes import apply_settings
 from ..errors import SetupError
+from ..installed import installed_points
 from ..kafka.topics import is_mock_cluster, require_topics
 from ..kafka.transactional_sender import PlainSender, Sender, TransactionalSender
 from ..settings.settings import Settings
@@ -18,7 +18,7 @@ RETRIES = "retries"
 
 def find_known_agents(settings: Settings, own: Sequence[str] = ()) -> list[Agent | Handler]:
     """Return the installed agents and those of `own` (`module:attribute`), with the settings' overrides."""
-    names = [point.name for point in entry_points(group=AGENTS)]
+    names = [point.name for point in installed_points(AGENTS)]
     found = find_agents([*names, *own], settings.prefix)
     return [apply_settings(agent, settings.agents.get(agent.name)) for agent in found]
 

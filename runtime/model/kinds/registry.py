@@ -1,13 +1,14 @@
 """Finds plug-ins by entry point, for example the kinds of tasks: those of this package and of others."""
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
 from ....schemas.manifest import TaskSpec
 from ...errors import SetupError
+from ...installed import installed_points, search_again
 
 if TYPE_CHECKING:
     from .kind import Kind
@@ -59,13 +60,14 @@ class Registry(Generic[P]):
 
     def refresh(self) -> None:
         """Look for installed packages again."""
+        search_again()
         self._points = None
         self._loaded.clear()
 
     def _installed(self) -> dict[str, list[EntryPoint]]:
         if self._points is None:
             points: dict[str, dict[str, EntryPoint]] = {}
-            for point in entry_points(group=self._group):
+            for point in installed_points(self._group):
                 points.setdefault(point.name, {})[point.value] = point
             self._points = {name: [*different.values()] for name, different in points.items()}
         return self._points
