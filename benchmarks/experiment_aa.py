@@ -337,7 +337,8 @@ def show(counts: Counts, state: ExperimentState, report: Report, warnings: Count
         f"slow passes: latest 95 % (candidate, current) {state.pass_ratios.latest}, in a row {state.pass_ratios.in_row}"
     )
     print(f"mismatch: p = {report.mismatch:.3g}; decided: {[each.model_dump() for each in state.decided]}")
-    print(f"events: {counts.events}; warnings: {dict(warnings)}")
+    common = [f"{number} x {text.splitlines()[0][:80]}" for text, number in warnings.most_common(5)]
+    print(f"events: {counts.events}; {warnings.total()} warnings, most often: {common}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     own = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime
