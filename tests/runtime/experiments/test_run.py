@@ -9,7 +9,7 @@ import pytest
 from murmura.runtime.experiments.assignment import place_unit
 from murmura.runtime.experiments.conversation_side import choose_conversation_side
 from murmura.runtime.experiments.kept_state import read_state, write_chunk, write_state
-from murmura.runtime.experiments.log_times import IDLE_MINUTES, LogTimes
+from murmura.runtime.experiments.log_times import LogTimes
 from murmura.runtime.experiments.observations import count_ratio
 from murmura.runtime.experiments.pass_ratios import FEWEST_RESULTS, PassRatios
 from murmura.runtime.experiments.run import AHEAD_MINUTES, Answer, Content, ExperimentRun, Reference, Skipped
@@ -342,16 +342,3 @@ def test_slow_passes_stop_an_experiment() -> None:
     assert run.due is not None
     assert run.due.action == "stop"
     assert "calibrated time" in run.due.why
-
-
-def test_time_is_that_of_the_slowest_log_and_passes_while_all_are_idle() -> None:
-    times = LogTimes()
-    assert times.find_minute({}, {"a": 0, "b": 0}, 100) == 100 - IDLE_MINUTES
-    assert times.find_minute({}, {"a": 1, "b": 0}, 100) is None
-    times.note("a", 70)
-    times.note("b", 98)
-    assert times.find_minute({"a": 1, "b": 5}, {"a": 2, "b": 5}, 100) == 70
-    assert times.find_minute({"a": 2, "b": 5}, {"a": 2, "b": 5}, 100) == 98
-    assert times.find_minute({"a": 2, "b": 5}, {"a": 2, "b": 5}, 200) == 200 - IDLE_MINUTES
-    times.note("a", 230)
-    assert times.find_minute({"a": 2, "b": 5}, {"a": 3, "b": 5}, 200) == 200, "a clock that is ahead moves nothing"
