@@ -23,7 +23,7 @@ from real_kafka import make_topics, real_kafka
 
 from murmura.console.assembly import assemble
 from murmura.console.server import serve
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import classified
 from murmura.schemas.ids import prediction_id

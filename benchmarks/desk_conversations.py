@@ -26,7 +26,7 @@ from murmura.runtime.agent.handler import Context
 from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.settings import Settings

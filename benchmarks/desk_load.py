@@ -25,7 +25,7 @@ from conversations import Desk, Members, Outcome, judge
 from desk_customers import Customer, draw_customers, read_words
 from real_kafka import real_kafka
 
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.scenarios.support.place import HERE, MODEL
 from murmura.schemas.dialogue import Reply
 

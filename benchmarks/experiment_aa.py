@@ -38,7 +38,7 @@ from murmura.runtime.experiments.kept_state import split_key
 from murmura.runtime.experiments.report import Report, report_experiment
 from murmura.runtime.kafka.changelog import read_to_end
 from murmura.runtime.kafka.groupless_reader import open_reader
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings

@@ -33,7 +33,7 @@ from real_kafka import make_topics, real_kafka
 
 from murmura.runtime import serve as app
 from murmura.runtime.agent.agent import Agent, agent
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.runtime.observe import logs
 from murmura.runtime.settings.settings import Settings

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.scenarios.support.place import HERE
 from murmura.training.data.example import Example

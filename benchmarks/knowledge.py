@@ -26,14 +26,14 @@ from murmura.agents.dialogue.knowledge_index import (
     measure,
     score_rows,
 )
-from murmura.runtime.model.delta import DELTA_NAME, apply_delta, find_base, read_base
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.deltas.delta import DELTA_NAME, apply_delta, find_base, read_base
+from murmura.runtime.model.folders.folder import read_manifest
+from murmura.runtime.model.folders.weights import Weights
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.graph.decoder import build_decoders
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
 from murmura.runtime.model.replies.reply_decoder import make_decoders
-from murmura.runtime.model.weights import Weights
 
 SUPPORT = Path(__file__).parents[1] / "scenarios" / "support"
 NOW = 1_767_225_600_000.0

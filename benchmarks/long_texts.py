@@ -14,9 +14,9 @@ import random
 import time
 from pathlib import Path
 
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.windows import Windows
+from murmura.runtime.model.texts.windows import Windows
 
 WINDOW_WORDS = 75
 """Of a mail that fits into a window of the demo's model, with a message in it."""

@@ -22,7 +22,7 @@ from minilm import graph as onnx_file
 from pump import load
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.model.folder import write_manifest
+from murmura.runtime.model.folders.folder import write_manifest
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import make_reference
 

@@ -35,7 +35,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import yaml
 
-from murmura.runtime.model.delta import DELTA_NAME, assemble
+from murmura.runtime.model.deltas.delta import DELTA_NAME, assemble
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from murmura.runtime.model.delta import checkpoint_weights, find_base
+from murmura.runtime.model.deltas.delta import checkpoint_weights, find_base
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session

@@ -30,7 +30,7 @@ from memory import model_folder
 from minilm import ENCODER, FOUR_TASKS, NAME, weights
 from real_kafka import make_topics, real_kafka
 
-from murmura.runtime.model.folder import read_manifest, write_manifest
+from murmura.runtime.model.folders.folder import read_manifest, write_manifest
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore

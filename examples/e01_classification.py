@@ -16,7 +16,7 @@ from murmura import Agent, serve
 from murmura.agents import classification
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import FETCH_MAX_WAIT_MS, EmbeddedBroker
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.runtime.observe import logs
 from murmura.runtime.settings.settings import Settings

@@ -10,7 +10,7 @@ from e01_classification import ask, model_folder
 
 from murmura.agents import analysis
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.runtime.observe import logs
 

@@ -14,7 +14,7 @@ from spox import Tensor, Var, argument, build
 from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
 from tiny_talker import write_talker
 
-from murmura.runtime.model.folder import read_manifest, write_manifest
+from murmura.runtime.model.folders.folder import read_manifest, write_manifest
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.release.store import ModelStore
 from murmura.schemas.manifest import Base, TaskSpec

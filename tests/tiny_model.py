@@ -14,12 +14,12 @@ import numpy.typing as npt
 from safetensors.numpy import save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from murmura.runtime.model.folder import write_manifest
+from murmura.runtime.model.folders.folder import write_manifest
+from murmura.runtime.model.folders.weights import weight_shapes
 from murmura.runtime.model.graph.build import Form, write_graphs
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import make_reference
-from murmura.runtime.model.weights import weight_shapes
 from murmura.schemas.manifest import EncoderSpec, FileRole, Limits, ModelManifest, TaskSpec
 
 WORDS = [

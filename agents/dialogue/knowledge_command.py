@@ -92,7 +92,7 @@ def check(
 
 
 def _load(config: Any, folder: Any, device: Any) -> "Model":
-    from ...runtime.model.assembled import resolve
+    from ...runtime.model.deltas.assembled import resolve
     from ...runtime.model.model import Model
 
     settings = options.settings(config, model=folder, device=device)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...runtime.errors import SetupError
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.folders.folder import read_manifest
 from ...runtime.model.kinds.registry import kind_of
 from ...runtime.spelling import suggest
 from ...runtime.wire.feedback import known_labels, labels_of

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ...runtime.model.assembled import resolve
+from ...runtime.model.deltas.assembled import resolve
 from ...runtime.model.inputs import Input, TextPair, first_text
 from ...runtime.model.model import Model
 from ...runtime.observe.logs import get_logger

@@ -10,7 +10,7 @@ from ...runtime.agent.routes import apply_settings
 from ...runtime.errors import MurmuraError
 from ...runtime.kafka.producer import producer_factory
 from ...runtime.kafka.publisher import Publisher
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.folders.folder import read_manifest
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings
 from ...schemas.feedback import Verdict

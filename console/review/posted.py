@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from ...runtime.model.words import trim_blanks
+from ...runtime.model.texts.words import trim_blanks
 from ...runtime.spelling import suggest
 from ...schemas.feedback import LABEL_CHARACTERS, WORDING_CHARACTERS, Feedback, Verdict
 from .item import ReviewItem, canonical

@@ -10,7 +10,7 @@ from ..errors import Retry as Retry  # noqa: PLC0414 - re-exported
 from ..errors import SetupError
 from ..model.kinds.forms import AnswerForm
 from ..model.kinds.registry import kind_of
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..settings.routing_rules import Rule
 from ..wire.message import Publish
 from ..wire.request import Incoming

@@ -18,7 +18,7 @@ from ...schemas.manifest import Limits, ModelManifest, TaskSpec, Thresholds
 from ...schemas.topics import named_topics
 from ..errors import SetupError
 from ..model.inputs import find_pair_tasks
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..settings.agent_options import read_options
 from ..settings.routing_rules import Rule
 from ..settings.settings import AgentSettings, Settings

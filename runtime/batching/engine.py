@@ -9,8 +9,8 @@ from ..agent.result_envelope import Variant
 from ..cores import count_cores
 from ..errors import Closed, DeviceFailed, ModelFailed, SetupError
 from ..model.inputs import Input
-from ..model.long_texts import Windows
 from ..model.pass_time import PassTime
+from ..model.texts.long_texts import Windows
 from .backlog import OnFailed
 from .batcher import Batcher
 from .breaker import BreakerLimits

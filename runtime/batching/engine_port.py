@@ -10,7 +10,7 @@ from ..agent.prediction import Prediction
 from ..agent.result_envelope import Variant
 from ..model.generated import Generated
 from ..model.inputs import Input
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..model.vectors import Embedded
 from .entry import Entry
 

@@ -11,7 +11,7 @@ from ..agent.result_envelope import Variant
 from ..errors import RecordError
 from ..generation.input_format import exceeds_bytes, format_input
 from ..model.inputs import Input, TextPair, choose_input, find_pair_tasks, missing_pair
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..model.vectors import Embedded, Vectors
 from .entry import Entry, ReplyRequest
 from .runs import BatchModel

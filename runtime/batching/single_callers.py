@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import Closed, DeviceFailed, ModelFailed, describe_origin
 from ..model.inputs import Input
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from .batcher import Batcher
 from .entry import Entry
 

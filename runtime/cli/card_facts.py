@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ...schemas.manifest import ModelManifest
-from ..model.card import CardFacts, find_datasets
+from ..model.folders.card import CardFacts, find_datasets
 
 
 def read_facts(folder: Path, manifest: ModelManifest, *, license_: str, languages: Sequence[str]) -> CardFacts:

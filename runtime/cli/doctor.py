@@ -103,7 +103,7 @@ def _models(settings: "Settings", loaded: "dict[str, Model]") -> Iterator[Findin
 
 
 def _model(settings: "Settings", name: str, loaded: "dict[str, Model]") -> Iterator[Finding]:
-    from ..model.assembled import resolve
+    from ..model.deltas.assembled import resolve
     from ..model.model import Model
 
     folder = settings.model.folder

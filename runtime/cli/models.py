@@ -48,7 +48,7 @@ def list_models(
 
 def _folder_rows(folder: Path) -> list[list[str]]:
     from ..errors import ModelRefused, SetupError
-    from ..model.folder import read_manifest
+    from ..model.folders.folder import read_manifest
 
     if not folder.is_dir():
         raise SetupError(f"{folder} is no directory; name the one that holds model folders")
@@ -102,7 +102,7 @@ def show(
 
     A version in a store: [bold]murmura models show desk/3 --store /srv/models[/bold]
     """
-    from ..model.folder import read_manifest
+    from ..model.folders.folder import read_manifest
 
     manifest = read_manifest(Path(model)) if store is None else cli_releases.stored_manifest(store, model)
     encoder, base = manifest.encoder, manifest.base
@@ -142,7 +142,7 @@ def verify(folder: Folder) -> None:
 
     Example: [bold]murmura models verify models/desk[/bold]
     """
-    from ..model.folder import check_folder, inspect_files, read_manifest
+    from ..model.folders.folder import check_folder, inspect_files, read_manifest
     from ..model.model import Model
 
     manifest = read_manifest(folder)
@@ -173,7 +173,7 @@ def assemble(
 
     Example: [bold]murmura models assemble scenarios/support/model models/desk[/bold]
     """
-    from ..model import delta as deltas
+    from ..model.deltas import delta as deltas
 
     manifest = deltas.assemble(delta, base, out)
     typer.echo(f"{out}: {manifest.name} {manifest.version}, its reference sample reproduced")
@@ -193,8 +193,8 @@ def card(
     Example: [bold]murmura models card models/desk --license apache-2.0 --language en[/bold]
     """
     from ..errors import SetupError
-    from ..model.card import MARK, write_card
-    from ..model.folder import read_manifest
+    from ..model.folders.card import MARK, write_card
+    from ..model.folders.folder import read_manifest
     from .card_facts import read_facts
 
     manifest, target = read_manifest(folder), out or folder / "README.md"

@@ -43,7 +43,7 @@ def predict(
     In a pipe: [bold]cat messages.txt | murmura predict --model models/desk --json - | jq .outputs[/bold]
     """
     from ..errors import SetupError
-    from ..model.assembled import resolve
+    from ..model.deltas.assembled import resolve
     from ..model.model import Model
     from ..spelling import suggest
     from .predict_inputs import read_parts

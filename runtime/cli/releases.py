@@ -37,7 +37,7 @@ def push(
 
     Example: [bold]murmura models push models/desk --store /srv/models[/bold]
     """
-    from ..model.folder import read_manifest
+    from ..model.folders.folder import read_manifest
 
     name = read_manifest(folder).name
     model_store = open_store(options.settings(config), name, store)

@@ -149,7 +149,7 @@ def _prepare(
 
 
 def _model(settings: "Settings", agents: "Sequence[Agent]", version: str | None, option: str) -> "Model":
-    from ..model.assembled import resolve
+    from ..model.deltas.assembled import resolve
     from ..model.model import Model
     from ..release.staging import Loader
     from ..release.store import ModelStore

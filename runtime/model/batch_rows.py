@@ -12,8 +12,8 @@ from .decoding import MergedRows, Rows
 from .inputs import Input, first_text
 from .kinds.forms import Reads
 from .kinds.kind import Kind
-from .tokenizing import Encoded
-from .windows import WindowedText
+from .texts.tokenizing import Encoded
+from .texts.windows import WindowedText
 
 
 class TextAndPair:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from ...schemas.manifest import Thresholds
-from .long_texts import Merge
+from .texts.long_texts import Merge
 
 Floats = npt.NDArray[np.floating[Any]]
 Output = dict[str, Any]

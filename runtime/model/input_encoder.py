@@ -8,9 +8,9 @@ from ...schemas.serving_event import RejectReason
 from ..errors import ModelRefused
 from .batch_rows import TextAndPair, Tokenised
 from .inputs import Input, TextPair, first_text
-from .long_texts import Windows
-from .tokenizing import Encoded, TextEncoder, refuse_without_template
-from .windows import WindowedText, WindowEncoder
+from .texts.long_texts import Windows
+from .texts.tokenizing import Encoded, TextEncoder, refuse_without_template
+from .texts.windows import WindowedText, WindowEncoder
 
 
 class InputEncoder:

@@ -15,14 +15,13 @@ from ..errors import ModelFailed, ModelRefused
 from .batch_rows import Logits, Tokenised, flatten_rows, group_rows_by_task, has_windows, select_rows, split_passes
 from .decoding import Output
 from .feeds import padded_feeds, ragged_feeds
-from .folder import check_decoder_files, read_manifest
+from .folders.folder import check_decoder_files, read_manifest
 from .generated import Generated
 from .input_encoder import InputEncoder
 from .inputs import Input, choose_input, find_pair_tasks
 from .kinds.forms import Reads
 from .kinds.generation import make_output
 from .kinds.registry import kind_of
-from .long_texts import Windows
 from .onnx_session import Array, Device, Runner
 from .open_files import entry_of, open_checked_graph, read_role
 from .pass_time import PassTime
@@ -30,7 +29,8 @@ from .reference_sample import check_reference, missing_sample_error, read_refere
 from .replies.offline import MAX_ROWS, decode_rows, generate_replies, remember_texts, reply_to_rows
 from .replies.reply_decoder import ReplyDecoder, make_decoders
 from .replies.slot_table import Memory
-from .tokenizing import Encoded, read_tokenizer
+from .texts.long_texts import Windows
+from .texts.tokenizing import Encoded, read_tokenizer
 from .vectors import Vectors, first_vectors, unit_vectors
 
 __all__ = ["Encoded", "Logits", "Model"]

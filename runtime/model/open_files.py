@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ...schemas.manifest import FileEntry, ModelManifest
 from ..errors import ModelRefused
-from .folder import open_checked, opened_path, read_checked, refuse_changed
-from .onnx_bytes import refuse_external_data
+from .folders.folder import open_checked, opened_path, read_checked, refuse_changed
+from .folders.onnx_bytes import refuse_external_data
 from .onnx_session import Device, Session, open_session
 
 

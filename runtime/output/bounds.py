@@ -6,7 +6,7 @@ from sys import getsizeof
 from typing import Final
 
 from ..model.inputs import Input
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..wire.message import Record
 
 MIB: Final = 1024 * 1024

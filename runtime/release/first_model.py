@@ -8,8 +8,8 @@ from typing import Final
 
 from ...schemas.release import Release, ReleaseState
 from ..errors import SetupError, VersionRefused
-from ..model.assembled import resolve
-from ..model.folder import read_manifest
+from ..model.deltas.assembled import resolve
+from ..model.folders.folder import read_manifest
 from ..model.memory import check_room, find_free_bytes
 from ..model.model import Model
 from ..observe.logs import get_logger

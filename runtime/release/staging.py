@@ -15,8 +15,8 @@ from ..agent.handler import Handler
 from ..agent.routes import check_handlers, make_routes, prepare_handlers
 from ..batching.calibration import measure_passes
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
-from ..model.assembled import assembled_folder
-from ..model.folder import cache_folder, read_manifest
+from ..model.deltas.assembled import assembled_folder
+from ..model.folders.folder import cache_folder, read_manifest
 from ..model.memory import check_room, find_free_bytes, find_needed_bytes
 from ..model.model import Model, sample_error
 from ..model.onnx_session import Session
@@ -149,7 +149,7 @@ class Loader:
 
 def _fetch_base(base: Base) -> None:
     """Fetch the base checkpoint before the child's time starts: it may have to be downloaded."""
-    from ..model.delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
+    from ..model.deltas.delta import find_base  # noqa: PLC0415  (it needs spox and safetensors, which serving a model does not)
 
     try:
         find_base(base.source, base.sha256)

@@ -14,8 +14,8 @@ from typing import IO, Any, Final, Protocol
 from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ...schemas.serving_event import RejectReason as Reason
 from ..errors import NO_ROOM, ModelRefused, VersionRefused
-from ..model.cache import discard, remove_old, temporary_path, touch
-from ..model.folder import (
+from ..model.deltas.cache import discard, remove_old, temporary_path, touch
+from ..model.folders.folder import (
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
     OPTIONAL,

@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ...schemas.manifest import MANIFEST_NAME
 from ...schemas.serving_event import RejectReason as Reason
 from ..errors import NO_ROOM, ModelRefused, MurmuraError, SetupError, VersionRefused
-from ..model.folder import open_plain
+from ..model.folders.folder import open_plain
 from .store_address import StoreAddress
 
 Copy = Callable[[IO[bytes]], None]

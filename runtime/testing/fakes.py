@@ -25,7 +25,7 @@ from ..errors import Closed, DeviceFailed, Late, ModelFailed
 from ..model.generated import Generated
 from ..model.inputs import Input, TextPair
 from ..model.kinds.registry import kind_of
-from ..model.long_texts import Windows
+from ..model.texts.long_texts import Windows
 from ..model.vectors import Embedded, Vectors
 
 Output = dict[str, Any]

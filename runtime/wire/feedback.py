@@ -11,7 +11,7 @@ from ...schemas.feedback import FEEDBACK_TYPE, LABEL_CHARACTERS, Feedback, Feedb
 from ...schemas.manifest import TaskSpec
 from ..errors import RecordError
 from ..model.kinds.registry import kind_of
-from ..model.words import trim_blanks
+from ..model.texts.words import trim_blanks
 
 
 def read_feedback(value: bytes | None) -> Feedback:

@@ -100,8 +100,8 @@ async def _demo(
     stop: asyncio.Event,
 ) -> "Desk":
     """Load the model, serve, and show the answers until `stop` or for `seconds`."""
-    from ...runtime.model.assembled import resolve
-    from ...runtime.model.folder import read_manifest
+    from ...runtime.model.deltas.assembled import resolve
+    from ...runtime.model.folders.folder import read_manifest
     from ...runtime.model.model import Model
     from ..stage.demo_process import serving
     from ..stage.talk import AGENT, Talk, find_misfit, read_conversations, with_talk

@@ -101,7 +101,7 @@ def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | N
     """Push the demo model to a store as version 1, release it, and return the settings of a serving process."""
     from datetime import UTC, datetime
 
-    from ...runtime.model.folder import read_manifest
+    from ...runtime.model.folders.folder import read_manifest
     from ...runtime.release.states import publish_state
     from ...runtime.release.store import ModelStore
     from ...schemas.release import released

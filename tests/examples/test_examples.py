@@ -16,7 +16,7 @@ from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
 from murmura.agents.dialogue.policy_file import check_against_model, load_policy
 from murmura.runtime.agent.discovery import find_agents
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import FakeModel, abstained, classified, tagged

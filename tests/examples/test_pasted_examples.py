@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_model import write_tiny_model
 
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.schemas.ids import prediction_id
 
 DEMO = Path(__file__).resolve().parents[2] / "scenarios/support/model"

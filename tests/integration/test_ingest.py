@@ -16,7 +16,7 @@ from serving import Desk, reason
 
 from murmura.agents.feedback import FeedbackAgent
 from murmura.runtime.errors import MurmuraError, SetupError
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.settings.settings import KafkaSettings
 from murmura.schemas.review import Review
 from murmura.training.ingest import make as stages

@@ -9,8 +9,8 @@ from cli_in_process import refused_here, run_here
 from tiny_model import TASKS, write_tiny_model
 from tiny_talker import REPLY
 
-from murmura.runtime.model.card import CardFacts, find_datasets, front_matter, write_card
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.card import CardFacts, find_datasets, front_matter, write_card
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.schemas.manifest import ModelManifest, Thresholds
 
 METRICS: dict[str, dict[str, Any]] = {

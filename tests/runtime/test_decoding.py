@@ -13,7 +13,7 @@ from murmura.runtime.model.kinds.classification import ClassificationDecoder
 from murmura.runtime.model.kinds.multi_label import MultiLabelDecoder
 from murmura.runtime.model.kinds.tagging import TaggingDecoder
 from murmura.runtime.model.tag_sequences import legal_transitions, tag_runs, viterbi
-from murmura.runtime.model.tokenizing import word_spans
+from murmura.runtime.model.texts.tokenizing import word_spans
 from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
 from murmura.schemas.result import Output
 

@@ -12,10 +12,17 @@ from tiny_decoder import reply_task
 from tiny_model import REFERENCE_TEXTS, TASKS, random_weights, tiny_encoder, tiny_tokenizer
 
 from murmura.runtime.errors import ModelRefused, SetupError
-from murmura.runtime.model import delta as delta_module
-from murmura.runtime.model.assembled import resolve
-from murmura.runtime.model.delta import apply_delta, assemble, checkpoint_weights, find_base, read_base, write_delta
-from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
+from murmura.runtime.model.deltas import delta as delta_module
+from murmura.runtime.model.deltas.assembled import resolve
+from murmura.runtime.model.deltas.delta import (
+    apply_delta,
+    assemble,
+    checkpoint_weights,
+    find_base,
+    read_base,
+    write_delta,
+)
+from murmura.runtime.model.folders.folder import check_folder, read_manifest, write_manifest
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.model import Model

@@ -9,8 +9,8 @@ from test_engine import SCRIPT, TASKS, make, model  # noqa: F401
 from murmura.runtime.batching.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
-from murmura.runtime.model.long_texts import Windows
 from murmura.runtime.model.pass_time import PassTime
+from murmura.runtime.model.texts.long_texts import Windows
 from murmura.runtime.testing.fakes import FakeModel
 
 

@@ -14,7 +14,7 @@ from store_places import PLACES, Place
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.errors import SetupError, VersionRefused
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.runtime.release import store as model_store
 from murmura.runtime.release.store import ModelStore
 

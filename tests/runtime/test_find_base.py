@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model import delta as delta_module
-from murmura.runtime.model.delta import find_base
+from murmura.runtime.model.deltas import delta as delta_module
+from murmura.runtime.model.deltas.delta import find_base
 
 DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -87,7 +87,9 @@ def ask_hub(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Look a base up in a process whose hub is ours; what the process prints."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = "import sys; from murmura.runtime.model.delta import find_base; print(find_base(sys.argv[1], '0' * 64))"
+    code = (
+        "import sys; from murmura.runtime.model.deltas.delta import find_base; print(find_base(sys.argv[1], '0' * 64))"
+    )
 
     def ask(source: str) -> str:
         endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -9,10 +9,10 @@ from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
 from murmura.runtime.model.feeds import padded_feeds, ragged_feeds
+from murmura.runtime.model.folders.weights import check_weights
 from murmura.runtime.model.graph.bert import Bert
 from murmura.runtime.model.graph.build import ARCHITECTURES, build_graph, describe_model, write_graph
 from murmura.runtime.model.onnx_session import Session, open_session
-from murmura.runtime.model.weights import check_weights
 from murmura.schemas.manifest import ModelManifest
 
 ENCODER = tiny_encoder(hidden=32, layers=3, heads=4)

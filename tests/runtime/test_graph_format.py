@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_model import TASKS, random_weights, tiny_encoder
 
 from murmura.runtime.errors import ModelRefused
+from murmura.runtime.model.folders.onnx_bytes import refuse_external_data
 from murmura.runtime.model.graph.build import build_graph
-from murmura.runtime.model.onnx_bytes import refuse_external_data
 
 
 def check(tmp_path: Path, data: bytes) -> None:

@@ -12,11 +12,11 @@ from tiny_model import ENTITIES, INTENT, SENTIMENT, TASKS, TOPICS, random_weight
 
 from murmura.runtime.errors import ModelRefused
 from murmura.runtime.model.feeds import ragged_feeds
-from murmura.runtime.model.folder import check_tasks, read_manifest
+from murmura.runtime.model.folders.folder import check_tasks, read_manifest
+from murmura.runtime.model.folders.weights import check_weights
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session
-from murmura.runtime.model.weights import check_weights
 from murmura.schemas.manifest import HeadForm, ModelManifest, TaskSpec
 
 FORMED = (

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from murmura.runtime.generation.input_format import exceeds_bytes, format_input, mask_turns
-from murmura.runtime.model.long_texts import drop_older_lines
+from murmura.runtime.model.texts.long_texts import drop_older_lines
 from murmura.schemas.acts import Act, ActName, Utterance
 from murmura.schemas.manifest import GenerationSpec
 

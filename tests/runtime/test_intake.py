@@ -15,7 +15,7 @@ from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.flow.admission import Admission
 from murmura.runtime.flow.intake import Intake, Queue
 from murmura.runtime.kafka.offset_tracker import Tracker
-from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.model.texts.long_texts import Windows
 from murmura.runtime.output.bounds import (
     MIB,
     RECORD_BYTES,

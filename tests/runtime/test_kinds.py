@@ -12,7 +12,7 @@ from tiny_model import ENTITIES, INTENT, TASKS, TOPICS, write_tiny_model
 
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.errors import ModelRefused, RecordError, SetupError
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.kinds.forms import AnswerForm
 from murmura.runtime.model.kinds.registry import KINDS, kind_of
 from murmura.runtime.model.model import Model

@@ -20,7 +20,7 @@ from tiny_model import TASKS, random_weights, tiny_encoder, write_tiny_model
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.handler import Handler, LoadedModel
 from murmura.runtime.errors import DeviceFailed, ModelFailed, ModelRefused, SetupError, VersionRefused
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.runtime.model.model import Model
 from murmura.runtime.release import staging as loading
 from murmura.runtime.release.staging import UNCERTAIN_TRIES, Loader, make_refusal
@@ -225,7 +225,7 @@ def test_a_delta_is_assembled_in_the_child_and_not_here(store, loader, tmp_path,
     def never(*arguments: Any, **more: Any) -> None:
         raise AssertionError("assembled here")
 
-    monkeypatch.setattr("murmura.runtime.model.delta.assemble", never)
+    monkeypatch.setattr("murmura.runtime.model.deltas.delta.assemble", never)
     model = loader.load("tiny", *push_delta(store, tmp_path / "model", base))
     assert model.predict(["hello"])[0].keys() == {task.name for task in TASKS}
 

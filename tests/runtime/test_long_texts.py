@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from murmura.runtime.agent.agent import Agent
 from murmura.runtime.agent.routes import apply_settings, make_routes
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.long_texts import Windows
+from murmura.runtime.model.texts.long_texts import Windows
 from murmura.runtime.settings.settings import AgentSettings
 from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.runtime.testing.rehearsal import rehearse

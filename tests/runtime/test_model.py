@@ -10,7 +10,7 @@ from tiny_model import TASKS, tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.errors import ModelFailed, ModelRefused
 from murmura.runtime.model import open_files
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.schemas.result import Output
@@ -143,7 +143,7 @@ def test_a_reference_sample_that_does_not_come_out_is_refused(tmp_path: Path) ->
     (folder / "reference.json").write_bytes(sample)
     with pytest.raises(ModelRefused, match=r"reference\.json"):
         Model.load(folder)
-    from murmura.runtime.model.folder import write_manifest
+    from murmura.runtime.model.folders.folder import write_manifest
 
     manifest = read_manifest(folder)
     write_manifest(folder, manifest, {f.path: f.role for f in manifest.files})

@@ -18,8 +18,8 @@ from store_places import PLACES, Place
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.errors import ModelRefused, SetupError, VersionRefused
-from murmura.runtime.model.cache import KEPT
-from murmura.runtime.model.folder import check_folder, read_manifest, write_manifest
+from murmura.runtime.model.deltas.cache import KEPT
+from murmura.runtime.model.folders.folder import check_folder, read_manifest, write_manifest
 from murmura.runtime.model.model import Model
 from murmura.runtime.release import store as model_store
 from murmura.runtime.release.store import ModelStore

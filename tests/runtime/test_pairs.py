@@ -15,9 +15,9 @@ from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import ModelRefused, RecordError
 from murmura.runtime.model.batch_rows import TextAndPair
 from murmura.runtime.model.inputs import TextPair, choose_input
-from murmura.runtime.model.long_texts import Windows
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.tokenizing import TextEncoder
+from murmura.runtime.model.texts.long_texts import Windows
+from murmura.runtime.model.texts.tokenizing import TextEncoder
 from murmura.runtime.output.bounds import estimated_cost
 from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.runtime.testing.rehearsal import rehearse

@@ -13,7 +13,7 @@ from tiny_model import TASKS, WORDS, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import ModelRefused, VersionRefused
-from murmura.runtime.model.folder import check_folder, parse_manifest, write_manifest
+from murmura.runtime.model.folders.folder import check_folder, parse_manifest, write_manifest
 from murmura.runtime.model.graph.build import Form, describe_model
 from murmura.runtime.model.graph.decoder import build_step
 from murmura.runtime.model.inputs import TextPair

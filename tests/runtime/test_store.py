@@ -10,8 +10,8 @@ import pytest
 from tiny_model import write_tiny_model
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.assembled import resolve
-from murmura.runtime.model.folder import check_folder, inspect_files, open_plain, read_manifest, write_manifest
+from murmura.runtime.model.deltas.assembled import resolve
+from murmura.runtime.model.folders.folder import check_folder, inspect_files, open_plain, read_manifest, write_manifest
 from murmura.runtime.model.model import Model
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_encoder, tiny_tokenizer
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.tokenizing import TextEncoder, read_tokenizer
+from murmura.runtime.model.texts.tokenizing import TextEncoder, read_tokenizer
 from murmura.schemas.manifest import Limits, ModelManifest, TaskSpec
 
 LIMIT = 8

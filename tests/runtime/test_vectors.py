@@ -13,7 +13,7 @@ from tiny_model import INTENT, TASKS, tiny_encoder, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import ModelRefused, RecordError
-from murmura.runtime.model.folder import read_manifest, write_manifest
+from murmura.runtime.model.folders.folder import read_manifest, write_manifest
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.reference_sample import check_reference
 from murmura.runtime.model.vectors import unit_vectors

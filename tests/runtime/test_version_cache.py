@@ -11,9 +11,9 @@ import pytest
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.errors import VersionRefused
-from murmura.runtime.model import cache as version_cache
-from murmura.runtime.model.cache import remove_old, temporary_path
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.deltas import cache as version_cache
+from murmura.runtime.model.deltas.cache import remove_old, temporary_path
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.runtime.release import store as model_store
 from murmura.runtime.release.store import ModelStore
 
@@ -57,7 +57,7 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_fetched_again(store, ca
         version_cache.discard(fetched)
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(folder))
 
-    monkeypatch.setattr("murmura.runtime.model.folder.check_folder", vanish)
+    monkeypatch.setattr("murmura.runtime.model.folders.folder.check_folder", vanish)
     fetch(store, 1, cache)
     monkeypatch.undo()
     check_folder(fetched)
@@ -111,7 +111,7 @@ def test_a_store_whose_files_cannot_be_opened_is_out_of_reach_and_not_damaged(st
     def fail(path: str, flags: int) -> int:
         raise OSError(number, os.strerror(number), path)
 
-    monkeypatch.setattr("murmura.runtime.model.folder._open_no_link", fail)
+    monkeypatch.setattr("murmura.runtime.model.folders.folder._open_no_link", fail)
     with pytest.raises(VersionRefused) as caught:
         store.fetch("desk", 1, digest, cache)
     assert (caught.value.reason, caught.value.retriable) == ("store_unreachable", True)

@@ -12,7 +12,7 @@ from tiny_model import WORDS, tiny_tokenizer
 from murmura.runtime.model.decoding import sigmoid, softmax
 from murmura.runtime.model.kinds.multi_label import MultiLabelDecoder
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.windows import WindowEncoder, Windows, merge_labels, merge_spans
+from murmura.runtime.model.texts.windows import WindowEncoder, Windows, merge_labels, merge_spans
 
 LIMIT = 32
 

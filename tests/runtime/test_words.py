@@ -13,8 +13,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 
 from murmura.runtime.model.decoding import Rows
 from murmura.runtime.model.kinds.registry import kind_of
-from murmura.runtime.model.tokenizing import word_spans
-from murmura.runtime.model.words import _split_any, align_words, find_words, split_words, trim_span
+from murmura.runtime.model.texts.tokenizing import word_spans
+from murmura.runtime.model.texts.words import _split_any, align_words, find_words, split_words, trim_span
 from murmura.schemas.manifest import TaskSpec
 
 BERT = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))

@@ -73,7 +73,7 @@ def test_spans_lie_in_their_texts_and_start_and_end_at_words():
 
 
 def test_every_answer_is_one_that_the_models_to_come_can_give():
-    from murmura.runtime.model.folder import read_manifest
+    from murmura.runtime.model.folders.folder import read_manifest
 
     tasks = {task.name: set(task.labels) for task in read_manifest(MODEL).tasks}
     new = set(read_papers(SOURCES)[0].answers.values()) | {"loans", "out_of_scope"}

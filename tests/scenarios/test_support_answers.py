@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from murmura.runtime.model.assembled import resolve
+from murmura.runtime.model.deltas.assembled import resolve
 from murmura.runtime.model.model import Model
 from murmura.scenarios.support.place import MESSAGES, MODEL
 

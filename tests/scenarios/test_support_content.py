@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.scenarios.support.place import MESSAGES, MODEL, RECIPE, ROWS
 from murmura.training.recipe.recipe import load_recipe
 

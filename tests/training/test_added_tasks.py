@@ -13,8 +13,8 @@ from tiny_training import rows, write_jsonl
 from torch import Tensor
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.delta import DELTA_NAME, assemble
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.deltas.delta import DELTA_NAME, assemble
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.inputs import TextPair
 from murmura.runtime.model.kinds.generation import Generation
 from murmura.runtime.model.model import Model

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.training.cli import train as commands
 from murmura.training.run_folders.run_folder import RunFolder
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.schemas.manifest import Calibration, TaskSpec, ThresholdRows, Thresholds
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export

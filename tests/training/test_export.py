@@ -8,8 +8,8 @@ from tiny_training import RECIPE, rows
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.model import model as serving
-from murmura.runtime.model.delta import assemble
-from murmura.runtime.model.folder import check_folder
+from murmura.runtime.model.deltas.delta import assemble
+from murmura.runtime.model.folders.folder import check_folder
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import POOLED
 from murmura.training.export import export as exporting

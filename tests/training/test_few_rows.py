@@ -8,7 +8,7 @@ from tiny_few_rows import INTENT, PLAIN
 from tiny_loop import write_job
 from tiny_training import RECIPE, write_jsonl
 
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.schemas.manifest import Calibration
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit

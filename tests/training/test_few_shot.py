@@ -11,7 +11,7 @@ from browser import browser_thread
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import HeadForm
 from murmura.training.few_shot.make import make_model

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.delta import assemble
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.deltas.delta import assemble
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit

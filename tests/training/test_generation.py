@@ -18,7 +18,7 @@ from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.generation.input_format import format_input
-from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.deltas.delta import assemble
 from murmura.runtime.model.kinds.generation import Generation
 from murmura.runtime.model.model import Model
 from murmura.schemas.acts import Act, Utterance

@@ -8,7 +8,7 @@ import pytest
 from tiny_loop import write_corrections, write_job
 
 from murmura.runtime.errors import SetupError, VersionRefused
-from murmura.runtime.model.folder import read_manifest
+from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.release.store import ModelStore
 from murmura.schemas.experiment import Experiment
 from murmura.schemas.release import ReleaseState, released, rolled_back, started

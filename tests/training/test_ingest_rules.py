@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.model.words import trim_blanks
+from murmura.runtime.model.texts.words import trim_blanks
 from murmura.runtime.testing.fakes import classified, labelled
 from murmura.schemas.manifest import ModelManifest
 from murmura.training.data.near_texts import near_form, near_id

@@ -14,7 +14,7 @@ from tiny_methods import BEGIN_ELSEWHERE, METHODS
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import ModelRefused, SetupError
-from murmura.runtime.model.delta import apply_delta, assemble
+from murmura.runtime.model.deltas.delta import apply_delta, assemble
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export, served_logits
 from murmura.training.fit.checkpoint import checkpoint_weights

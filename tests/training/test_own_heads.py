@@ -9,9 +9,9 @@ from installed_package import installed
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import ModelRefused
-from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.deltas.delta import assemble
+from murmura.runtime.model.folders.weights import check_weights
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.weights import check_weights
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export

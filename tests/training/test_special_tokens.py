@@ -17,7 +17,7 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.decoding import Rows
 from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
-from murmura.runtime.model.words import split_words
+from murmura.runtime.model.texts.words import split_words
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example, Span
 from murmura.training.evaluate.evaluate import evaluate

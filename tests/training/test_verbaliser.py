@@ -14,7 +14,7 @@ from stopped_training import Stopped, stop_before
 from tiny_training import RECIPE, rows
 
 from murmura.runtime.errors import SetupError
-from murmura.runtime.model.delta import assemble
+from murmura.runtime.model.deltas.delta import assemble
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export, served_logits
 from murmura.training.fit.check_data import check_data

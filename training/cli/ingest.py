@@ -145,7 +145,7 @@ async def plan_of_agents(settings: "Settings", agents: list[str], options: "Opti
 def _labels(model: Path | None) -> "dict[str, TaskLabels] | None":
     if model is None:
         return None
-    from ...runtime.model.folder import read_manifest
+    from ...runtime.model.folders.folder import read_manifest
     from ..ingest.manifest import labels_of_model
 
     return labels_of_model(read_manifest(model))

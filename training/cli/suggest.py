@@ -80,7 +80,7 @@ def suggest(
 
     margin: the two best labels are close. entropy: the answer is spread over labels. k-centre: far from all labelled texts. disagreement: passes with dropout contradict each other. random: the control.
     """
-    from ...runtime.model.assembled import resolve
+    from ...runtime.model.deltas.assembled import resolve
     from ...runtime.model.model import Model
     from ..suggest.choose import Wanted
     from ..suggest.rows import Form

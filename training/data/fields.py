@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
-from ...runtime.model.words import trim_blanks
+from ...runtime.model.texts.words import trim_blanks
 from ..recipe.reading import Reading
 from .row import Row, UnnamedNumber
 from .rules import Rules

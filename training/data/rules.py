@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...runtime.errors import SetupError
-from ...runtime.model.words import trim_blanks
+from ...runtime.model.texts.words import trim_blanks
 from ...schemas.manifest import GenerationSpec
 from ..recipe.reading import Columns, Reading, Source
 from ..recipe.tasks import Task

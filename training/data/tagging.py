@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ...runtime.model.words import trim_blanks, trim_span
+from ...runtime.model.texts.words import trim_blanks, trim_span
 from .counts import ReadCounts, SpanLeftOut
 from .example import Example, Span
 from .fields import check_label, check_text, read_tokens, rename_labels

@@ -13,8 +13,8 @@ from tokenizers import Encoding
 from ...runtime.errors import SetupError
 from ...runtime.generation.facts import is_fact_piece
 from ...runtime.generation.reply_vocabulary import list_slots
-from ...runtime.model.delta import assemble
-from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.deltas.delta import assemble
+from ...runtime.model.folders.folder import read_manifest, write_manifest
 from ...runtime.model.generated import Generated
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.generation import make_output

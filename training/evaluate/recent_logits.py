@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...runtime.model.batch_rows import Logits
 from ...runtime.model.inputs import Input
 from ...runtime.model.model import Model
-from ...runtime.model.tokenizing import Encoded
+from ...runtime.model.texts.tokenizing import Encoded
 from ..kinds.registry import kind_of
 
 KEPT_TOKENS: Final = 100_000

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import (
+from ...runtime.model.deltas.delta import (
     ADDED,
     CHECKPOINT_NAME,
     DELTA_NAME,
@@ -27,7 +27,8 @@ from ...runtime.model.delta import (
     apply_delta,
     write_delta,
 )
-from ...runtime.model.folder import write_manifest
+from ...runtime.model.folders.folder import write_manifest
+from ...runtime.model.folders.weights import weight_shapes
 from ...runtime.model.graph.build import Form, build_graph, describe_model
 from ...runtime.model.graph.decoder import build_decoders
 from ...runtime.model.inputs import Input, TextPair, find_pair_tasks
@@ -35,7 +36,6 @@ from ...runtime.model.model import Model
 from ...runtime.model.onnx_session import open_session
 from ...runtime.model.reference_sample import Reference, make_reference
 from ...runtime.model.replies.reply_decoder import make_decoders
-from ...runtime.model.weights import weight_shapes
 from ...schemas.manifest import MANIFEST_NAME, POOLED, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..kinds.reply_decoder import Decoded

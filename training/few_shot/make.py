@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 
 from ...runtime.errors import SetupError
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.folders.folder import read_manifest
 from ..data.files import read_rows
 from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems

@@ -4,7 +4,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.folders.folder import read_manifest
 from ...schemas.manifest import MANIFEST_NAME
 from ..recipe.recipe import DEFAULT_ENCODER
 

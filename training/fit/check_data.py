@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ...runtime.model.tokenizing import refuse_without_template
+from ...runtime.model.texts.tokenizing import refuse_without_template
 from ...schemas.manifest import EncoderSpec
 from ..compute.device import refuse_unsupported
 from ..data.rules import sources_of

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...runtime.model.delta import ADDED
+from ...runtime.model.deltas.delta import ADDED
 from ..kinds.reply_decoder import ReplyDecoder
 from ..model.methods.lora import factors, own_parameters, set_factors
 from ..model.methods.method import to_numpy

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import assemble
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.deltas.delta import assemble
+from ...runtime.model.folders.folder import read_manifest
 from ...runtime.model.model import Model
 from ..evaluate.evaluate import sets_of
 from ..kinds.registry import kind_of

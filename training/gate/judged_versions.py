@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ...runtime.model.folder import read_manifest, write_manifest
+from ...runtime.model.folders.folder import read_manifest, write_manifest
 from .held_out import HeldOutSet
 
 JUDGED: Final = "judged.json"

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from ...runtime.model.inputs import Input, TextPair, first_text, plain_key
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.registry import KINDS
-from ...runtime.model.words import trim_blanks
+from ...runtime.model.texts.words import trim_blanks
 from ...schemas.feedback import LABEL_CHARACTERS
 from ..data.near_texts import near_characters, near_form, near_id
 from .manifest import Options, TaskLabels

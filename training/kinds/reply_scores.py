@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 
 from ...runtime.generation.reply_vocabulary import list_slots
-from ...runtime.model.words import split_words
+from ...runtime.model.texts.words import split_words
 from ...schemas.acts import SLOT
 from .outcome import Outcome, of_ratio
 

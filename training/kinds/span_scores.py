@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ...runtime.model.words import find_words, split_words, trim_span
+from ...runtime.model.texts.words import find_words, split_words, trim_span
 
 Spans = Iterable[tuple[int, int, str]]
 """Start, end and label; code points, `end` exclusive."""

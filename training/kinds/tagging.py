@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ...runtime.model.decoding import softmax
 from ...runtime.model.kinds.tagging import TaggingDecoder as Decoder
 from ...runtime.model.tag_sequences import tag_runs
-from ...runtime.model.tokenizing import read_words
-from ...runtime.model.words import align_words, trim_span
+from ...runtime.model.texts.tokenizing import read_words
+from ...runtime.model.texts.words import align_words, trim_span
 from ...schemas.manifest import TaskSpec
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example, Span

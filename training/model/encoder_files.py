@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
-from ...runtime.model.weights import weight_shapes
+from ...runtime.model.folders.weights import weight_shapes
 from ...schemas.manifest import EncoderSpec
 
 WEIGHTS: Final = "model.safetensors"

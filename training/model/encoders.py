@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ...runtime.errors import SetupError
-from ...runtime.model.base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
-from ...runtime.model.delta import checkpoint_weights, read_delta
-from ...runtime.model.folder import open_checked, read_manifest
+from ...runtime.model.deltas.base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
+from ...runtime.model.deltas.delta import checkpoint_weights, read_delta
+from ...runtime.model.folders.folder import open_checked, read_manifest
 from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, ModelManifest
 from ..recipe.recipe import Encoder
 from .encoder_files import (

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
-from ...runtime.model.words import drop_invisible
+from ...runtime.model.texts.words import drop_invisible
 from ..data.example import Example, labels_of
 from ..data.near_texts import near_form, near_id
 from .data_report import Overlap

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ...runtime.model.words import trim_blanks
+from ...runtime.model.texts.words import trim_blanks
 from ..data.row import Row
 from ..recipe.reading import Reading
 

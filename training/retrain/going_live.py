@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from ...runtime.errors import SetupError, VersionRefused
-from ...runtime.model.folder import OPTIONAL
+from ...runtime.model.folders.folder import OPTIONAL
 from ...runtime.release.states import publish_state, read_states
 from ...runtime.release.store import ModelStore
 from ...schemas.manifest import ModelManifest

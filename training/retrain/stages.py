@@ -12,7 +12,7 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
-from ...runtime.model.folder import read_manifest
+from ...runtime.model.folders.folder import read_manifest
 from ...runtime.model.model import Model
 from ...runtime.release.store import ModelStore
 from ...runtime.settings.yaml_file import YamlFile

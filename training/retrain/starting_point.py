@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import assemble
-from ...runtime.model.folder import check_folder, read_manifest, read_manifest_bytes
+from ...runtime.model.deltas.delta import assemble
+from ...runtime.model.folders.folder import check_folder, read_manifest, read_manifest_bytes
 from ...runtime.release.states import read_states
 from ...runtime.release.store import ModelStore
 from ...schemas.manifest import ModelManifest

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import apply_delta, find_base, read_base
+from ...runtime.model.deltas.delta import apply_delta, find_base, read_base
 from ...schemas.manifest import MANIFEST_NAME, Base, EncoderSpec, Sha256, TaskSpec
 from ..model.encoder_files import plain_tokenizer
 from ..model.encoders import load

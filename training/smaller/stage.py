@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ...runtime.errors import SetupError
-from ...runtime.model.folder import write_manifest
+from ...runtime.model.folders.folder import write_manifest
 from ...schemas.manifest import Limits, ModelManifest
 from ..model.encoder_files import TOKENIZER, WEIGHTS
 from ..recipe.recipe import Encoder, Recipe

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
-from ...runtime.model.delta import apply_delta
+from ...runtime.model.deltas.delta import apply_delta
 from ...runtime.model.inputs import Input
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ..fit.rows.encoding import encode_ids

@@ -14,9 +14,9 @@ from typing import Final, Literal
 import spox.opset.ai.onnx.v20 as op
 
 from ....schemas.manifest import HIDDEN, POOLED, EncoderSpec, FileRole, ModelManifest, TaskSpec
+from ..folders.weights import Weights, check_weights
 from ..kinds.forms import Reads
 from ..kinds.registry import generating_tasks, kind_of
-from ..weights import Weights, check_weights
 from .bert import Bert
 from .decoder import write_decoders
 from .head_inputs import HeadInputs

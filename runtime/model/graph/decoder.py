@@ -13,8 +13,8 @@ import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument
 
 from ....schemas.manifest import EncoderSpec, FileRole, ModelManifest, TaskSpec
+from ..folders.weights import Weights
 from ..kinds.registry import generating_tasks
-from ..weights import Weights
 from .parameters import Parameters, Var, constant, finish_graph
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import spox.opset.ai.onnx.v20 as op
 from spox import Tensor, argument, build
 
-from ..onnx_bytes import with_initializers
-from ..weights import Weights
+from ..folders.onnx_bytes import with_initializers
+from ..folders.weights import Weights
 
 SHORTEST: Final = 1e-12
 """A vector is taken to be at least so long where it is divided by its length."""

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from ....schemas.manifest import TaskSpec, Thresholds
 from ..decoding import ALTERNATIVES, PLACES, Decoder, Floats, Output, Rows, merge_scores, softmax
-from ..long_texts import Merge
-from ..windows import merge_labels
+from ..texts.long_texts import Merge
+from ..texts.windows import merge_labels
 from .forms import AnswerForm
 from .kind import WITHHELD, Answer, Kind, read_label
 

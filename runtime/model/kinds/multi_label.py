@@ -7,7 +7,7 @@ import numpy as np
 
 from ....schemas.manifest import TaskSpec, Thresholds
 from ..decoding import PLACES, Decoder, Floats, Output, Rows, merge_scores, sigmoid
-from ..long_texts import Merge
+from ..texts.long_texts import Merge
 from .forms import AnswerForm
 from .kind import NONE, Answer, Array, Kind, read_label
 

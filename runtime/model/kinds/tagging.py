@@ -10,9 +10,9 @@ from ....schemas.feedback import FeedbackSpan
 from ....schemas.manifest import TaskSpec, Thresholds
 from ..decoding import PLACES, Decoder, Floats, Output, Rows, softmax
 from ..tag_sequences import OUTSIDE, legal_transitions, tag_runs, viterbi
-from ..tokenizing import read_words
-from ..windows import merge_spans
-from ..words import extend_over_marks, trim_span
+from ..texts.tokenizing import read_words
+from ..texts.windows import merge_spans
+from ..texts.words import extend_over_marks, trim_span
 from .forms import AnswerForm, Reads
 from .kind import NONE, Answer, Kind, read_label
 

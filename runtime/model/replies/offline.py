@@ -10,7 +10,7 @@ from ...errors import ModelFailed
 from ..batch_rows import Logits
 from ..generated import Generated
 from ..inputs import Input
-from ..tokenizing import Encoded
+from ..texts.tokenizing import Encoded
 from .reply_decoder import ChosenPiece, ReplyDecoder
 from .reply_generator import ReplyGenerator
 from .slot_table import Memory, SlotTable

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from ....runtime.errors import SetupError
-from ....runtime.model.words import trim_blanks
+from ....runtime.model.texts.words import trim_blanks
 from ...recipe.reading import Reading
 from ..opening import open_text, suffix_of
 from ..row import Row

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ....runtime.model.folder import read_manifest
+from ....runtime.model.folders.folder import read_manifest
 from ...data.example import Example
 from ...model.encoders import build_encoder, load
 from ...prepare.data_report import TaskReport

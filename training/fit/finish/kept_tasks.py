@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ....runtime.errors import SetupError
-from ....runtime.model.delta import CHECKPOINT_NAME, OF_ENCODER
-from ....runtime.model.folder import read_manifest
+from ....runtime.model.deltas.delta import CHECKPOINT_NAME, OF_ENCODER
+from ....runtime.model.folders.folder import read_manifest
 from ....schemas.manifest import ModelManifest
 from ...prepare.data_report import TaskReport
 from ...recipe.frozen_keys import DROPPED_BY_ADDING

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from ....runtime.model.inputs import Input, TextPair
-from ....runtime.model.long_texts import drop_older_lines
+from ....runtime.model.texts.long_texts import drop_older_lines
 from ...data.example import Example
 from ...kinds.kind import Kind
 from ...prepare.data_report import TokenReport

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ....runtime.model.delta import ADDED
+from ....runtime.model.deltas.delta import ADDED
 from ....schemas.manifest import EncoderSpec
 from ...recipe.methods import Bottleneck, Prefix, Prompt, PTuning
 from .graph_parts import add_bottlenecks, add_prefix, add_virtual_tokens

@@ -6,8 +6,8 @@ from typing import Final
 
 from tokenizers import Encoding, Tokenizer
 
-from ...schemas.manifest import ModelManifest, WordRule
-from ..errors import ModelRefused
+from ....schemas.manifest import ModelManifest, WordRule
+from ...errors import ModelRefused
 from .long_texts import drop_older_lines
 from .words import align_words
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ...schemas.manifest import POOLED, EncoderSpec, TaskSpec
-from ..errors import ModelRefused
-from .kinds.registry import kind_of
+from ....schemas.manifest import POOLED, EncoderSpec, TaskSpec
+from ...errors import ModelRefused
+from ..kinds.registry import kind_of
 
 Weights = Mapping[str, npt.NDArray[Any]]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ...schemas.serving_event import RejectReason
-from ..errors import ModelRefused
+from ....schemas.serving_event import RejectReason
+from ...errors import ModelRefused
 
 # Message -> field number -> message of that field; other fields are skipped. Numbers are those of onnx.proto.
 _FIELDS: Final[dict[str, dict[int, str]]] = {

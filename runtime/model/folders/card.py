@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import yaml
 
-from ...schemas.manifest import ModelManifest, TaskSpec
-from .kinds.forms import Reads
-from .kinds.registry import kind_of
+from ....schemas.manifest import ModelManifest, TaskSpec
+from ..kinds.forms import Reads
+from ..kinds.registry import kind_of
 
 MARK: Final = "# Written by `murmura models card`; what is changed by hand is lost when it is written again."
 TEST: Final = "test"

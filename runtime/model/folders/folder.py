@@ -16,10 +16,10 @@ from typing import Final
 import platformdirs
 from pydantic import ValidationError
 
-from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
-from ...schemas.serving_event import RejectReason as Reason
-from ..errors import ModelRefused, SetupError
-from .kinds.registry import kind_of
+from ....schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
+from ....schemas.serving_event import RejectReason as Reason
+from ...errors import ModelRefused, SetupError
+from ..kinds.registry import kind_of
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 MAX_FILE_BYTES: Final = 4 * 2**30

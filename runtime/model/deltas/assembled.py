@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from ...schemas.manifest import ModelManifest
+from ....schemas.manifest import ModelManifest
+from ..folders.folder import cache_folder, is_whole, manifest_digest, read_manifest
 from .cache import discard, remove_old, touch
-from .folder import cache_folder, is_whole, manifest_digest, read_manifest
 
 
 def assembled_folder(delta: Path, manifest: ModelManifest) -> Path:

@@ -24,15 +24,15 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ...schemas.manifest import Base, FileRole, ModelManifest
-from ...schemas.serving_event import RejectReason
-from ..errors import ModelRefused, SetupError
+from ....schemas.manifest import Base, FileRole, ModelManifest
+from ....schemas.serving_event import RejectReason
+from ...errors import ModelRefused, SetupError
+from ..folders.folder import check_folder, read_checked, read_manifest, write_manifest
+from ..folders.weights import Weights
+from ..graph.build import write_graphs
+from ..model import Model
 from .base_checkpoints import CheckpointMissing, download_from_hub, find_in_package
 from .cache import temporary_path
-from .folder import check_folder, read_checked, read_manifest, write_manifest
-from .graph.build import write_graphs
-from .model import Model
-from .weights import Weights
 
 Array = npt.NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""Deltas: models stored as their difference from a base checkpoint, and the cache that they are assembled in."""

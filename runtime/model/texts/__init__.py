@@ -1,0 +1,1 @@
+"""Texts before the model: their words, tokens and windows."""
