@@ -1,6 +1,7 @@
 """Screens of the console without a broker: their indexes are filled by hand."""
 
 import json
+from collections import Counter
 from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -9,6 +10,9 @@ from typing import Any
 from review_items import make_task
 
 from murmura.agents.classification import agent as classification
+from murmura.console.dead_letters.index import DeadLetterIndex
+from murmura.console.dead_letters.job import Plan, Progress, Redrives
+from murmura.console.dead_letters.screen import DeadLetterScreen
 from murmura.console.experiments.index import ExperimentIndex
 from murmura.console.experiments.screen import ExperimentScreen
 from murmura.console.experiments.shadow_index import ShadowIndex
@@ -33,6 +37,7 @@ from murmura.console.versions.screen import VersionScreen
 from murmura.console.web.application import make_application
 from murmura.console.web.pages import Pages
 from murmura.runtime.experiments.sums import sum_units
+from murmura.runtime.redrive.rules import Refusal, Tally
 from murmura.runtime.settings.settings import Settings
 from murmura.schemas.dialogue import Reply
 from murmura.schemas.experiment import Experiment
@@ -139,6 +144,13 @@ def reply(offset: int, at_ms: int, text: str = "Which card is it?", **fields: An
     return SimpleNamespace(timestamp=at_ms, value=value.model_dump_json().encode(), key=b"c-1")
 
 
+class CountedRedrives(Redrives):
+    """What would be sent again is not read from a broker."""
+
+    async def preview(self, plan: Plan) -> Tally:
+        return Tally(chosen=5, before=1, refused=Counter({Refusal.UNKNOWN_AGENT: 1}))
+
+
 class ByHand:
     """All screens, with their indexes and settings. `sections` are those of the settings."""
 
@@ -152,6 +164,7 @@ class ByHand:
         self.metrics = MetricsReader(())
         self.reviews = SimpleNamespace(queue=self.queue, tasks={"intent": make_task()}, judges_of=lambda item: {})
         follower = self.follower = Follower(settings.kafka, [])
+        self.letters, self.redrives = DeadLetterIndex(100, 1_000_000), CountedRedrives(settings, list)
         self.asking = Asking(settings, [replace(classification, name="desk", topics=("in",), output="out")], self.live)
         follower.caught_up.set()
         screens: list = []
@@ -165,6 +178,7 @@ class ByHand:
                 settings, self.versions, self.figures, self.metrics, ReleaseChanges(settings), follower, pages
             ).screen(),
         ]
+        screens.append(DeadLetterScreen(settings, self.letters, follower, self.redrives, pages).screen())
         shadow_page = ShadowPage(self.shadows, "shadow", follower, pages)
         screens.append(
             ExperimentScreen(self.experiments, self.versions, "experiments", follower, pages, shadow_page).screen()
@@ -180,6 +194,7 @@ class ByHand:
         spans = {"kind": "tagging", "spans": [{"label": "city", "text": "Rome", "start": 3, "end": 7, "score": 0.9}]}
         withheld = {"label": None, "score": 0.3, "abstained": True, "reason": "below_threshold"}
         guess = {"alternatives": [{"label": "loan", "score": 0.3}]}
+        self.redrives.latest = Progress("ann <b>", now_ms / 1000, sent=2)
         self.live.take_replies([reply(1000, now_ms - 10_000)])
         self.take(
             result(0, now_ms - 9000, {"intent": {"kind": "classification", **withheld, **guess}, "slots": spans}),
@@ -190,6 +205,8 @@ class ByHand:
         second = released(first, "desk", 2, "1" * 64, by="bob", why="has seen the new product", at=AT)
         state = json.loads(second.model_dump_json()) | {"candidate": {"version": 3, "digest": "2" * 64, "shadow": 0.05}}
         self.versions.take_releases([SimpleNamespace(key=b"desk", value=json.dumps(state).encode())])
+        other = released(None, "other", 1, "0" * 64, by="ann", why="", at=AT)
+        self.versions.note_release(other)
         swapped = {"event": "model.swapped", "name": "desk", "version": 2, "previous": 1}
         event = {**swapped, "app": "a", "instance": "a-7f", "at": AT.isoformat()}
         self.versions.take_events([SimpleNamespace(value=json.dumps(event).encode())])
