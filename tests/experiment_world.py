@@ -46,10 +46,10 @@ class Events:
 class World:
     """The topics of two models in an experiment each, without the models: a script writes what they would."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
+    def __init__(self, bootstrap: str, prefix: str, *, session_ms: int = 3000) -> None:
         self.prefix, self.events, self.ahead_s = prefix, Events(), 0.0
         # A member that was killed is missed for a session: short, so that the test is.
-        kafka = {"bootstrap_servers": bootstrap, "session_timeout_ms": 3000, "heartbeat_interval_ms": 300}
+        kafka = {"bootstrap_servers": bootstrap, "session_timeout_ms": session_ms, "heartbeat_interval_ms": 300}
         self.settings = Settings(app=prefix, prefix=prefix, kafka=kafka)
         self.experiments = {
             model: Experiment(id=f"{prefix}-{model}", share=0.5, rules=RULES, started=START) for model in MODELS

@@ -1,4 +1,4 @@
-"""The process that holds experiments is killed or frozen: sums and decisions are those of a run without a fault."""
+"""The process that holds experiments is killed or frozen, or loses its broker: sums and decisions are those of a run without a fault."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from experiment_world import MODELS, World
+from kafka_broker import NoBroker, OwnBroker
 
 from murmura.runtime.release.states import read_states
 
@@ -98,3 +99,34 @@ async def test_another_process_takes_over(kafka, make_topics, unique, tmp_path, 
 async def has_noticed(log: Path, written: int) -> bool:
     """Return whether a process that was frozen has found that it is no member any more."""
     return len(log.read_bytes()) > written
+
+
+@pytest.fixture
+def patient_kafka(tmp_path, give_up_kafka):
+    """A broker of our own that a busy machine does not make fence itself; it is stopped in order, so that it may come back at once."""
+    properties = tmp_path / "patient.properties"
+    properties.write_text("broker.session.timeout.ms=120000\n")
+    broker = OwnBroker(tmp_path / "kafka", properties)
+    try:
+        broker.start()
+    except NoBroker as refused:
+        give_up_kafka(str(refused))
+    yield broker
+    if (broker.data / "kafka.pid").exists():
+        broker.stop()
+
+
+@pytest.mark.kafka
+async def test_a_broker_that_was_away_costs_no_record(patient_kafka, make_topics, unique):
+    world = World(patient_kafka.bootstrap, unique("held"), session_ms=20_000)
+    world.ahead_s = BEHIND_S
+    async with begun(world, make_topics, patient_kafka.bootstrap), world.holding():
+        await world.wait_for(world.has_kept_both)
+        await asyncio.to_thread(patient_kafka.stop)
+        await asyncio.sleep(3.0)
+        await asyncio.to_thread(patient_kafka.start)
+        async with AIOKafkaProducer(bootstrap_servers=patient_kafka.bootstrap) as producer:
+            await world.publish(producer, range(3, 14))
+        world.ahead_s = 0.0
+        await world.wait_for(lambda: is_decided(world))
+        await assert_undisturbed(world)
