@@ -13,6 +13,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from ..errors import MurmuraError
 from ..observe.logs import get_logger
 from ..settings.settings import KafkaSettings
+from .consumer_stop import stop_consumer
 from .unreadable import read_next
 
 log = get_logger(__name__)
@@ -81,7 +82,7 @@ async def _attempt(kafka: KafkaSettings, assigned: list[TopicPartition], take: T
             await reading.read_partition(partition, ends[partition], take)
         return reading.restored
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 class _Reading:

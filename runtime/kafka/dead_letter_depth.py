@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -12,6 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from ..observe.logs import get_logger
 from ..settings.settings import KafkaSettings
+from .consumer_stop import wait_for_stop
 
 log = get_logger(__name__)
 
@@ -75,8 +75,7 @@ class DeadLetterDepth:
                     log.warning("the depth of the dead-letter topic is not known", why=type(error).__name__)
                 self._failing = True
             finally:
-                with suppress(KafkaError, OSError, TimeoutError):
-                    await asyncio.wait_for(consumer.stop(), _PATIENCE_S)
+                await wait_for_stop(consumer)
             await asyncio.sleep(self._interval_s)
 
 

@@ -9,6 +9,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInPro
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..settings.settings import KafkaSettings
+from .consumer_stop import wait_for_stop
 from .offset_tracker import Tracker
 from .unreadable import is_unreadable, read_next
 
@@ -56,7 +57,7 @@ class GroupReader:
         try:
             await self.commit()
         finally:
-            await self._consumer.stop()
+            await wait_for_stop(self._consumer)
 
     async def read(self, max_records: int, timeout_ms: int = 200) -> list[ConsumerRecord]:
         """Return the next records, each of which is to be finished. Raises what the client does, but for unreadable ones."""

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from ..settings.settings import KafkaSettings
+from .consumer_stop import stop_consumer
 from .topics import require_topics
 from .unreadable import is_unreadable, read_next
 
@@ -36,7 +37,7 @@ async def open_reader(
         await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
         yield consumer
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
 
 
 class PartitionsReader:

@@ -20,6 +20,7 @@ from ..errors import MurmuraError, SetupError
 from ..observe.logs import quiet_client
 from ..settings.settings import KafkaSettings
 from .broker_diagnosis import describe_refusal
+from .consumer_stop import stop_consumer
 from .topics import fetch_partition_counts, require_topics
 from .unreadable import POLL_MS, is_unreadable, read_next
 
@@ -28,7 +29,6 @@ _FETCH_BYTES: Final = 8 * 1024 * 1024
 """Bytes per fetch over all partitions; about twice as much is held in memory."""
 _SKIP_RECORDS: Final = 5000
 """Number of unwanted records from which a seek beyond them is faster than reading them."""
-_STOP_S: Final = 10.0
 
 
 class OffsetRange(NamedTuple):
@@ -283,22 +283,7 @@ async def _consumer(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaConsumer]:
         except KafkaError as error:
             raise _explain(kafka, error) from error
         finally:
-            await _stop(consumer)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop the consumer, whatever the state of the broker.
-
-    While a fetch waits for a retry, aiokafka passes the cancellation of its own task on as if it were ours. Without an
-    assignment it ends that task cleanly; any remaining error stays in a separate task.
-    """
-    consumer.unsubscribe()
-    for _ in range(10):  # its task needs a few iterations of the loop to notice
-        await asyncio.sleep(0)
-    stopping = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait([stopping], timeout=_STOP_S)
-    if not stopping.cancel() and not stopping.cancelled():
-        stopping.exception()  # errors of a consumer that is no longer needed are ignored
+            await stop_consumer(consumer)
 
 
 def _explain(kafka: KafkaSettings, error: KafkaError) -> MurmuraError:
