@@ -26,7 +26,6 @@ from murmura.schemas.serving_event import ServingEventKind
 
 MODELS = {"better": (0.85, 0.5), "worse": (0.5, 0.9)}
 """How often people agree: with the candidate, and with the current version."""
-START = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
 RULES = Rules(
     min_units=100, min_hours=4 / 60, attribution_hours=3 / 60, hold_back_hours=1 / 60, tuning=400
 )  # minutes in place of hours
@@ -48,17 +47,18 @@ class World:
 
     def __init__(self, bootstrap: str, prefix: str, *, session_ms: int = 3000) -> None:
         self.prefix, self.events, self.ahead_s = prefix, Events(), 0.0
+        self.start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
         # A member that was killed is missed for a session: short, so that the test is.
         kafka = {"bootstrap_servers": bootstrap, "session_timeout_ms": session_ms, "heartbeat_interval_ms": 300}
         self.settings = Settings(app=prefix, prefix=prefix, kafka=kafka)
         self.experiments = {
-            model: Experiment(id=f"{prefix}-{model}", share=0.5, rules=RULES, started=START) for model in MODELS
+            model: Experiment(id=f"{prefix}-{model}", share=0.5, rules=RULES, started=self.start) for model in MODELS
         }
 
     async def start_experiments(self, producer: AIOKafkaProducer) -> None:
         for model, experiment in self.experiments.items():
-            first = released(None, model, 1, "0" * 64, by="test", why="test", at=START)
-            state = started(first, 2, "1" * 64, experiment, by="test", why="test", at=START)
+            first = released(None, model, 1, "0" * 64, by="test", why="test", at=self.start)
+            state = started(first, 2, "1" * 64, experiment, by="test", why="test", at=self.start)
             await producer.send_and_wait(f"{self.prefix}.models", state.model_dump_json().encode(), model.encode())
 
     async def publish(self, producer: AIOKafkaProducer, minutes: range) -> None:
@@ -66,7 +66,7 @@ class World:
         draw = random.Random(minutes.start)
         sent = []
         for number in range(40 * len(minutes)):
-            at = START + timedelta(minutes=minutes.start, seconds=1.5 * number)
+            at = self.start + timedelta(minutes=minutes.start, seconds=1.5 * number)
             for model, chances in MODELS.items():
                 unit = f"customer-{minutes.start}-{number}"
                 side = choose_side(place_unit(self.experiments[model].id, unit), 0.5)

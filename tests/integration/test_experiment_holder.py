@@ -1,7 +1,7 @@
 """Experiments on a real Kafka: a better candidate is promoted by itself and a worse one is stopped, over a stop of the holder."""
 
 from aiokafka import AIOKafkaProducer
-from experiment_world import MODELS, START, World
+from experiment_world import MODELS, World
 
 from murmura.runtime.release.states import read_states
 from murmura.schemas.serving_event import ServingEventKind
@@ -13,7 +13,7 @@ async def test_a_better_candidate_is_promoted_and_a_worse_one_stopped(kafka, mak
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
         await world.start_experiments(producer)
         await world.publish(producer, range(3))
-        await producer.send_and_wait(f"{world.prefix}.feedback", b"{", timestamp_ms=int(START.timestamp() * 1000))
+        await producer.send_and_wait(f"{world.prefix}.feedback", b"{", timestamp_ms=int(world.start.timestamp() * 1000))
         world.ahead_s = -16 * 60.0  # the clock of these minutes
         async with world.holding():
             await world.wait_for(world.has_kept_both)
