@@ -14,6 +14,7 @@ from experiment_world import MODELS, World
 from kafka_broker import NoBroker, OwnBroker
 
 from murmura.runtime.release.states import read_states
+from murmura.schemas.experiment_state import ExperimentState
 
 BEHIND_S = -16 * 60.0
 """The clock while the first minutes are all there is."""
@@ -91,9 +92,14 @@ async def test_another_process_takes_over(kafka, make_topics, unique, tmp_path, 
                 clock.write_text("0")
                 process.send_signal(signal.SIGCONT)
                 await world.wait_for(lambda: has_noticed(log, written))
-            await asyncio.sleep(1.5)  # a look of the one that holds
-        assert (await world.read_kept())["worse"] == before
+                await asyncio.sleep(3.0)  # what it writes late has been written
+            await world.wait_for(lambda: has_kept(world, before))
         await assert_undisturbed(world)
+
+
+async def has_kept(world: World, ended: ExperimentState) -> bool:
+    """Return whether the state at the end is what is kept: another one was written over again."""
+    return (await world.read_kept())["worse"] == ended
 
 
 async def has_noticed(log: Path, written: int) -> bool:
