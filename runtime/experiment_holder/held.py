@@ -23,27 +23,62 @@ class HeldExperiments:
         self._kept: dict[str, ExperimentState] = {}
         self._chunks: dict[str, dict[int, EnteredChunk]] = {}
         self._written_chunks: dict[str, int] = {}
+        self._overwritten: dict[str, bytes | None] = {}
+        """What a process wrote after another one had gone on or ended the experiment is written over again."""
         self.problems: list[str] = []
         """What could not be restored, one line each."""
 
     def restore(self, key: bytes | None, value: bytes | None) -> None:
-        """Read a record of the topic. Raises ValueError for one that is none of an experiment."""
+        """Read a record of the topic. Raises ValueError for one that is none of an experiment.
+
+        Of a running experiment the state of the latest minute counts, and once it has ended its last one: a process that was
+        frozen while it held the experiments may write an older one before it notices.
+        """
         experiment, number = split_key((key or b"").decode())
         if number is not None:
-            chunks = self._chunks.setdefault(experiment, {})
-            if value is None:
-                chunks.pop(number, None)
-            else:
-                chunks[number] = EnteredChunk.model_validate_json(value)
+            self._restore_chunk(experiment, number, value)
             return
-        self._kept.pop(experiment, None)
-        self._ended.pop(experiment, None)
-        if value is not None:
+        if value is None:
+            for found in (self._kept, self._ended):
+                found.pop(experiment, None)
+            self._overwritten.pop(state_key(experiment), None)
+            return
+        state = ExperimentState.model_validate_json(value)
+        ended = self._ended.get(experiment)
+        if ended is not None and _order_of(state) < _order_of(ended):
+            self._overwritten[state_key(experiment)] = ended.model_dump_json().encode()
+        elif state.ended is not None:
+            self._kept.pop(experiment, None)
+            self._ended[experiment] = state
+        elif experiment not in self._kept or _order_of(state) >= _order_of(self._kept[experiment]):
+            self._kept[experiment] = state
+
+    def find_end(self, key: bytes | None, value: bytes | None) -> bytes | None:
+        """Return the last state of an experiment that has ended, where a record has an earlier one; else None."""
+        experiment, number = split_key((key or b"").decode(errors="replace"))
+        ended = self._ended.get(experiment)
+        if ended is None or number is not None or value is None:
+            return None
+        try:
             state = ExperimentState.model_validate_json(value)
-            (self._kept if state.ended is None else self._ended)[experiment] = state
+        except ValueError:
+            return None
+        return ended.model_dump_json().encode() if _order_of(state) < _order_of(ended) else None
+
+    def _restore_chunk(self, experiment: str, number: int, value: bytes | None) -> None:
+        chunks = self._chunks.setdefault(experiment, {})
+        if value is None:
+            chunks.pop(number, None)
+            self._overwritten.pop(chunk_key(experiment, number), None)
+        elif experiment in self._ended:
+            self._overwritten[chunk_key(experiment, number)] = None
+        else:
+            chunks[number] = EnteredChunk.model_validate_json(value)
 
     def follow(self, states: Mapping[str, ReleaseState], now: datetime) -> Iterator[Written]:
         """Take over the release states: experiments start, change and end. Yield what is to be written of those that ended."""
+        overwritten, self._overwritten = self._overwritten, {}
+        yield from overwritten.items()
         for model in self._models:
             candidate = states[model].candidate if model in states else None
             experiment = candidate.experiment if candidate else None
@@ -102,6 +137,11 @@ class HeldExperiments:
             if state.ended is not None and state.model in self._models and now - state.ended.at > self._keep:
                 del self._ended[experiment]
                 yield state_key(experiment), None
+
+
+def _order_of(state: ExperimentState) -> tuple[bool, int]:
+    """Return what orders the states of one experiment that several processes wrote: the later one counts."""
+    return state.ended is not None, state.minute
 
 
 def _explain_end(run: ExperimentRun, state: ReleaseState | None, now: datetime) -> Ended:

@@ -2,7 +2,7 @@
 
 The holder is the member of a group of its own that has partition 0 of the topic of experiments. This group is not the one
 that serves: a member that joins or leaves for an experiment would stop the answers of all others for a rebalance. Two
-holders for a moment harm nothing: whatever was kept last is a state that reading goes on from, the one that has the partition
+holders for a moment harm nothing: of what both kept the state of the later minute counts, the one that has the partition
 writes its own again, and of two release states of one generation the topic's rule lets one win.
 """
 

@@ -77,7 +77,7 @@ class Session:
         A process that was frozen for longer than its membership does so: it may write before it notices.
         """
         name = (key or b"").decode(errors="replace")
-        where, own = self._sent.get(name, (offset, None))
+        where, own = self._sent.get(name, (-1, self._held.find_end(key, value) or value))
         if offset > where and value != own:
             log.warning("another process wrote over an experiment's record, it is written again", key=name)
             self._overwritten[name] = own
@@ -171,7 +171,7 @@ class Session:
 
     async def _restore_overwritten(self) -> None:
         for key in self._overwritten:
-            del self._sent[key]
+            self._sent.pop(key, None)
         await self._send(self._overwritten.items())
         self._overwritten.clear()
 

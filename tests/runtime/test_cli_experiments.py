@@ -99,7 +99,7 @@ def go_through(desk: Desk) -> None:
     said = desk.run("canary", 3, "--unit", "metadata.customer", "--no-power", *at)
     assert said.endswith(": desk 3 answers 5 % of the values of metadata.customer beside 2 (generation 2)\n")
     began = desk.state.candidate.experiment
-    assert (began.share, began.unit, began.rules) == (0.05, "metadata.customer", Rules())
+    assert (began.share, began.unit, began.rules) == (0.05, "metadata.customer", Rules(max_units=200_000))
     assert began.id.startswith("desk-3-20")
     assert "answers 50 % of" in desk.run("ab", 3, *at)
     assert "answers 95 % of" in desk.run("promote", *at)

@@ -194,3 +194,32 @@ def test_a_holder_goes_on_from_what_was_kept_and_from_the_start_where_a_chunk_is
     assert whole.running["desk"].positions == {"t/0": 42}
     assert len(_hold(_start(), held=torn).running["desk"].ledger.entered) == 0
     assert torn.problems == ["experiment spring: chunk 0 of 1 is missing"]
+
+
+def test_what_a_frozen_process_writes_late_is_passed_over_and_written_over() -> None:
+    before = _hold(_start())
+    run = before.running["desk"]
+    late = list(before.write(run))
+    run.minute += 5
+    later = list(before.write(run))
+    held = HeldExperiments(("desk",), keep_days=30)
+    for key, value in later + late:
+        held.restore(key.encode(), value)
+    assert _hold(_start(), held=held).running["desk"].minute == run.minute
+
+    over = stopped(_start(), by="a", why="", at=NOW)
+    frozen = HeldExperiments(("desk",), keep_days=30)
+    for key, value in late:
+        frozen.restore(key.encode(), value)
+    ends_late = list(_hold(_start(), held=frozen).follow({"desk": over}, NOW))
+    ended = list(before.follow({"desk": over}, NOW))
+    chunk = "spring#0"
+    for written in (late, ends_late):
+        ((key, value),) = written
+        assert before.find_end(key.encode(), value) == ended[0][1]
+        held = HeldExperiments(("desk",), keep_days=30)
+        for key, value in [*ended, *written, (chunk, b"{}")]:
+            held.restore(key.encode(), value)
+        assert list(held.follow({"desk": over}, NOW)) == [*ended, (chunk, None)]
+        assert list(held.follow({"desk": over}, NOW)) == []
+    assert before.find_end(ended[0][0].encode(), ended[0][1]) is None
