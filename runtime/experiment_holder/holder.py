@@ -87,11 +87,12 @@ class ExperimentHolder:
                     await member.stop()
 
     async def _hold(self, member: GroupReader) -> None:
-        """Hold the experiments while the partition is this process's."""
+        """Hold the experiments while the partition is this process's, without a moment between."""
+        revocations = member.revocations
         log.info("this process holds the experiments", topic=self._topic)
         async with AsyncExitStack() as stack:
             session = await self._open(stack)
-            while member.has(self._topic, 0):
+            while member.has(self._topic, 0) and member.revocations == revocations:
                 async with asyncio.timeout(_STEP_S):
                     await session.step()
                 for record in await _read_on(member, 0 if session.reads else _IDLE_MS):

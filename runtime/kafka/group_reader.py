@@ -46,6 +46,8 @@ class GroupReader:
         )
         self.unreadable = 0
         """Records that the client could not unpack; they are finished."""
+        self.revocations = 0
+        """How often the partitions have left: they may be back, but another member may have had them between."""
 
     async def start(self) -> None:
         """Connect; the group is joined in the background. Raises KafkaError when no broker answers."""
@@ -125,6 +127,7 @@ class GroupReader:
 
     async def leave_partitions(self, partitions: Iterable[TopicPartition]) -> None:
         """Commit what is finished of partitions that leave, and forget them."""
+        self.revocations += 1
         await self.commit()
         self._tracker.revoke()
         self._next.clear()
