@@ -116,7 +116,7 @@ class Ledger:
             return
         opened = self._open.get(unit)
         if opened is not None and len(opened.references) >= MAX_REFERENCES:
-            return  # a repeated one could not be told from a new one
+            return  # ids beyond the limit are not kept, so a repeated answer would count twice
         if opened is None or place.minute < opened.first_minute:
             opened = opened or self._open.setdefault(unit, OpenUnit(place.minute))
             opened.first_minute = place.minute
