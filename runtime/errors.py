@@ -28,8 +28,8 @@ from typing import Final
 from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
 
-NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Codes of OSError for a full disk or an exceeded quota."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Codes of OSError for a full disk, an exceeded quota, or a file larger than may be written there."""
 
 
 class Scope(StrEnum):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..agent.discovery import find_commands, missing_extra
-from ..errors import MurmuraError, SetupError
+from ..errors import NO_ROOM, MurmuraError, SetupError
 from .asyncapi import asyncapi
 from .config import config_app
 from .deadletters import deadletters_app
@@ -36,7 +36,7 @@ Demo: [bold]murmura demo[/bold]. On your own Kafka: [bold]murmura topics --creat
 
 
 def main() -> None:
-    """Run the command line. A setup error is one line on stderr and exit code 2."""
+    """Run the command line. A setup error, or a full disk, is one line on stderr and exit code 2."""
     try:
         build()()
     except MurmuraError as error:
@@ -50,6 +50,10 @@ def main() -> None:
         # The reader of our output has closed it. Python would report that again when it closes stdout.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _fail(f"the disk is full: {error}", SETUP_EXIT_CODE)
 
 
 def build() -> typer.Typer:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...runtime.errors import SetupError
+from ..run_folders.os_errors import as_os_error
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer", "row_var", "col_var", "variance")
 """What AdamW, SGD and Adafactor hold of a parameter."""
@@ -47,7 +48,8 @@ def write_state_file(
         tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
     draft = path.with_name(f"{path.name}.part")
     metadata = {"position": json.dumps(position)}
-    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft, metadata=metadata)
+    with as_os_error(draft):
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft, metadata=metadata)
     with draft.open("rb") as written:
         os.fsync(written.fileno())
     draft.replace(path)

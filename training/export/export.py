@@ -41,6 +41,7 @@ from ..kinds.registry import kind_of
 from ..kinds.reply_decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
+from ..run_folders.os_errors import as_os_error
 from ..run_folders.overlaps import find_overlaps
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from ..run_folders.trained_model import base_weights
@@ -83,7 +84,8 @@ def export(
 def _write_model(draft: Path, run: RunFolder, record: RunRecord, graphs: Sequence[Form]) -> ModelManifest:
     checkpoint = run.weights()
     weights = dict(apply_delta(base_weights(record), checkpoint)) if record.low_rank else checkpoint
-    save_file(weights, draft / CHECKPOINT_NAME)
+    with as_os_error(draft / CHECKPOINT_NAME):
+        save_file(weights, draft / CHECKPOINT_NAME)
     (draft / CHECKPOINT_NAME).chmod(0o644)  # safetensors writes for the owner alone
     manifest = manifest_of(record)
     if record.encoder.source == "scratch":

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
 from ..compute.device import is_first_process
+from ..compute.failures import in_one_line
 from ..compute.optimiser import rate_at, seed_step, set_rates
 from ..compute.state_file import CannotResume
 from ..compute.timer import Timer
@@ -44,6 +45,7 @@ from .start.optimiser import make_optimiser
 from .state.pace import CpuClock
 from .state.processes import begin_together, end_together, scale_of
 from .state.resume import State, read_state, save_state
+from .steps.failed_step import NotFinite, memory_of_step, save_rows
 from .steps.gradient import compute_gradient
 from .steps.joint_step import loss_weights, refuse_non_finite
 from .steps.step import take_step
@@ -66,6 +68,7 @@ def ignore(_: object) -> None:
     """Do nothing."""
 
 
+@in_one_line()
 def fit(
     recipe_path: Path,
     data: Path,
@@ -82,7 +85,8 @@ def fit(
     print_line: Callable[[str], None] = ignore,
 ) -> RunRecord:
     """Train as the recipe says; `seed` and `encoder`, a folder, override the recipe's. With `add_to`, a model's folder, only
-    the tasks that this model lacks are trained, on its encoder as it is. Without `texts` no doubted label is kept with its text.
+    the tasks that this model lacks are trained, on its encoder as it is. Without `texts` no doubted label, and no row of a step that
+    failed, is kept with its text.
     `on_progress` is called at each scoring of the validation parts, and every five seconds between them, `print_line` with what was
     read, before the first step.
 
@@ -126,7 +130,10 @@ def fit(
         print_line(line)
     data_files = digest_data(recipe, data)
     write = ignore if quiet else tqdm.write
-    train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+    try:
+        train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+    except NotFinite as error:
+        raise save_rows(run, error, texts=texts and recipe.report.texts) from None
     if run.accelerator.is_main_process:
         write_result(run, data_files, write, further=not finish)
     end_together(run.accelerator)
@@ -214,9 +221,10 @@ def train(
             set_rates(optimiser, rate(run.standing.step))
             seed_step(recipe.seed, step, accelerator.process_index)
             run.model.train()
-            found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=is_logged)
-            refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
-            take_step(run, optimiser, rows, found.losses, weights)
+            with memory_of_step(run, step, rows):
+                found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=is_logged)
+                refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
+                take_step(run, optimiser, rows, found.losses, weights)
             run.standing.step = step
 
             log.add_step(found)

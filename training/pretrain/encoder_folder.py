@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from ...runtime.errors import SetupError
 from ...schemas.manifest import EncoderSpec, Sha256
 from ..model.encoder_files import CONFIG, SIZES, TOKENIZER, WEIGHTS
+from ..run_folders.os_errors import as_os_error
 from ..run_folders.provenance import Environment
 
 RECORD: Final = "pretraining.json"
@@ -61,7 +62,8 @@ def write_encoder(
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
+    with as_os_error(part / WEIGHTS):
+        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
     (part / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     sizes = {key: getattr(spec, name) for name, key in SIZES.items()}
     types = len(weights["bert.embeddings.token_type_embeddings.weight"])

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
+from ..compute.failures import in_one_line
 from ..compute.optimiser import make_torch_optimiser, rate_at, seed_step, set_rates
 from ..compute.timer import Timer
 from ..model.masked_head import HEAD
@@ -20,6 +21,7 @@ from ..recipe.recipe import Recipe
 from ..run_folders.curves import Curves
 from ..run_folders.run_folder import RunFolder, digest
 from .encoder_folder import PretrainingRecord, find_problem, read_record, write_encoder
+from .failed_step import memory_of_step, refuse_loss
 from .material import digest_files, read_material
 from .network import Pretrained
 from .objectives.objective import Objective
@@ -32,13 +34,14 @@ KEPT: Final = 0.98
 """How much of the smoothed loss remains at each step."""
 FIRST: Final = 20
 """The first loss that is recorded is the mean of so many steps."""
-NAMED_ROWS: Final = 5
+NAMED_WORDS: Final = 5
 
 
 def ignore(_: object) -> None:
     """Do nothing."""
 
 
+@in_one_line("lower pretrain.batch_size or max_tokens")
 def pretrain(
     recipe: Recipe,
     recipe_path: Path,
@@ -91,8 +94,8 @@ def describe(run: Pretrained) -> list[str]:
     line += f", {counts['at_limit']} texts cut or as long as max_tokens" if counts["at_limit"] else ""
     line += f", unknown {run.counts['unknown_share']:.1%}" if run.counts["unknown_share"] else ""
     words = run.material.new_words
-    shown = ", ".join(words[:NAMED_ROWS])
-    new = [f"pretrain: {len(words)} new words: {shown}{', ...' if len(words) > NAMED_ROWS else ''}"] if words else []
+    shown = ", ".join(words[:NAMED_WORDS])
+    new = [f"pretrain: {len(words)} new words: {shown}{', ...' if len(words) > NAMED_WORDS else ''}"] if words else []
     own = [f"pretrain: {each.name}: {each.describe()}, weight {each.weight:g}" for each in _objectives(run)]
     return [line, *new, *own, f"pretrain: {len(run.plan)} steps of {run.settings.batch_size}"]
 
@@ -126,7 +129,8 @@ def _take_steps(run: Pretrained, optimiser: torch.optim.Optimizer, *, quiet: boo
             while standing.step < steps:
                 step = standing.step + 1
                 set_rates(optimiser, rate(standing.step))
-                norm = _take_step(run, optimiser, step)
+                with memory_of_step(run, step, _objectives(run)):
+                    norm = _take_step(run, optimiser, step)
                 standing.step = step
                 standing.cpu_seconds = before + time.process_time() - since
                 if step % EVERY == 0 or step == steps:
@@ -154,11 +158,7 @@ def _take_step(run: Pretrained, optimiser: torch.optim.Optimizer, step: int) -> 
         with accelerator.autocast():
             loss = objective.loss(lambda ids: run.network.encode(ids, run.device), rows, draw)
         losses[objective.name] = float(loss.detach())
-        if not math.isfinite(losses[objective.name]):
-            raise SetupError(
-                f"pretrain: step {step}: the loss of {objective.name} is {losses[objective.name]} on "
-                f"{_places(objective, rows)}; look at these texts, or lower pretrain.lr"
-            )
+        refuse_loss(run, step, objective, rows, losses[objective.name])
         accelerator.backward(objective.weight * loss)
     norm = float(accelerator.clip_grad_norm_(run.network.parameters(), run.recipe.optimiser.clip))
     scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else 1.0
@@ -176,11 +176,6 @@ def _smooth(run: Pretrained, losses: dict[str, float], step: int) -> None:
         standing.smoothed[name] = KEPT * standing.smoothed.get(name, loss) + (1 - KEPT) * loss
         if step <= FIRST:
             standing.first[name] = standing.first.get(name, 0.0) + (loss - standing.first.get(name, 0.0)) / step
-
-
-def _places(objective: Objective, rows: Sequence[int]) -> str:
-    named = ", ".join(objective.place(row) for row in rows[:NAMED_ROWS])
-    return f"{named} and {len(rows) - NAMED_ROWS} more texts" if len(rows) > NAMED_ROWS else named
 
 
 def _weights_of(run: Pretrained) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
 from .curves import CURVES
 from .label_errors import LABEL_ERRORS
+from .os_errors import as_os_error
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
@@ -50,6 +51,8 @@ TEACHERS: Final = "teachers"
 PRETRAINED: Final = "pretrained"
 """The encoder that this stage leaves."""
 DIGESTED: Final = (WEIGHTS, TOKENIZER, RECIPE)
+FAILED_STEP: Final = "failed_step.json"
+"""The rows of a step whose loss is not finite."""
 _STATES: Final = (STATE, SECOND_STAGE, f"{STATE}.part", f"{SECOND_STAGE}.part")
 Weights = dict[str, NDArray[Any]]
 
@@ -170,7 +173,18 @@ class RunFolder:
             raise SetupError(problem)
         self.path.mkdir(parents=True, exist_ok=True)
         # The record goes first: what a crash leaves of the rest cannot be exported without it.
-        for name in (RECORD, WEIGHTS, PAIRS, CURVES, PAGE, LABEL_ERRORS, COMPARED, *_STATES, f"{WEIGHTS}.part"):
+        for name in (
+            RECORD,
+            WEIGHTS,
+            PAIRS,
+            CURVES,
+            PAGE,
+            LABEL_ERRORS,
+            COMPARED,
+            FAILED_STEP,
+            *_STATES,
+            f"{WEIGHTS}.part",
+        ):
             (self.path / name).unlink(missing_ok=True)
         for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED, SMALLER))):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -199,7 +213,7 @@ class RunFolder:
 
     def remove_state(self) -> None:
         """Remove what a run goes on from: it has come to its end."""
-        for name in _STATES:
+        for name in (FAILED_STEP, *_STATES):
             (self.path / name).unlink(missing_ok=True)
         self.remove_phase_starts()
 
@@ -214,7 +228,8 @@ class RunFolder:
 
     def _draft_weights(self, weights: Mapping[str, NDArray[Any]]) -> Path:
         draft = self._weights_draft
-        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, draft)
+        with as_os_error(draft):
+            save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, draft)
         draft.chmod(0o644)  # safetensors writes for the owner alone
         return draft
 

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from ...runtime.errors import SetupError
+from ..compute.failures import LOWER, is_out_of_memory, shown
 from ..fit.finish.head_finish import is_refit, scored_rows
 from ..fit.loop import Progress, finish_best, open_run, train_all
 from ..fit.probe.head_start import begin_learning
@@ -136,11 +137,9 @@ def take_trial(
     except SetupError as error:
         raise TrialFailed(str(error)) from None
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        raise TrialFailed(
-            f"out of memory: lower batch_size or max_tokens, or raise accumulate ({_line(error)})"
-        ) from None
+        raise TrialFailed(f"out of memory: {LOWER} ({shown(error)})") from None
     values = values_of(run.standing.scores, run.validation_rows, objectives)
     if not all(map(isfinite, values)):
         raise TrialFailed("a task has no validation figure; give it more validation rows")
@@ -153,14 +152,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in said or "out of memory" in said
-    )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -12,6 +12,7 @@ from ...schemas.manifest import Limits, ModelManifest
 from ..model.encoder_files import TOKENIZER, WEIGHTS
 from ..recipe.recipe import Encoder, Recipe
 from ..recipe.smaller import Smaller
+from ..run_folders.os_errors import as_os_error
 from ..run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from ..run_folders.smaller import RECORD, stage_of
 from ..run_folders.trained_model import TrainedModel, open_trained
@@ -60,7 +61,8 @@ def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
+    with as_os_error(part / WEIGHTS):
+        save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
     (part / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     teacher.tokenizer.save(str(part / TOKENIZER))
     origin = TeacherRecord(folder=str(teacher.folder), sha256=teacher.sha256)

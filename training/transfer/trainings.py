@@ -28,6 +28,7 @@ from ..fit.loop import fit
 from ..kinds.answers import Answer
 from ..report.page_data import count_parameters
 from ..run_folders.curves import Entry, read_curves
+from ..run_folders.os_errors import as_os_error
 from ..run_folders.run_folder import RECIPE, STATE, WEIGHTS, digest
 from .plan import Document, Training
 
@@ -156,7 +157,8 @@ def _ask_all(model: Model, sets: Mapping[str, AskedSet], folder: Path) -> dict[s
         )
         if by_row[0].logits.ndim == 1:
             logits[name] = np.stack([each.logits for each in by_row]).astype(np.float32)
-    save_file(logits, folder / ANSWERS)
+    with as_os_error(folder / ANSWERS):
+        save_file(logits, folder / ANSWERS)
     return found
 
 

@@ -1,0 +1,113 @@
+"""What ends a training from outside gets one line, and what was saved stays whole."""
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from cli_in_process import refused_here
+from full_disk import no_room
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tiny_training import RECIPE
+
+from murmura.runtime.errors import SetupError
+from murmura.training.compute import state_file
+from murmura.training.fit.loop import fit
+from murmura.training.fit.steps import gradient
+from murmura.training.pretrain.network import Network
+from murmura.training.run_folders.os_errors import as_os_error
+from murmura.training.run_folders.run_folder import WEIGHTS
+
+WriteRecipe = Callable[..., Path]
+TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
+SHORT: dict[str, Any] = {"budget": {"steps": 8, "evaluations": 1}, "trackers": [], "probe": False, "tasks": TWO}
+
+
+def take_too_much(*_: Any, **__: Any) -> NoReturn:
+    torch.empty(10**14)
+    raise AssertionError("there was so much memory")
+
+
+def test_a_full_disk_leaves_the_last_state_whole_and_the_run_goes_on_to_the_same_bytes(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(save_minutes=0, dropout=0.1, **SHORT)
+    fit(path, few, tmp_path / "whole", quiet=True)
+    write, written = state_file.save_file, []  # type: ignore[attr-defined]
+
+    def fill_the_disk(tensors: Any, file: Path, metadata: Any) -> None:
+        written.append(file)
+        with no_room() if len(written) == 5 else nullcontext():
+            write(tensors, file, metadata=metadata)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(state_file, "save_file", fill_the_disk)
+        with pytest.raises(
+            SetupError, match=r"the disk is full: .*run/state\.safetensors\.part.* is whole: .*--resume"
+        ):
+            fit(path, few, run, quiet=True)
+    with safe_open(run / "state.safetensors", framework="np") as file:
+        assert json.loads(file.metadata()["position"])["standing"]["step"] == 4
+    fit(path, few, run, quiet=True, resume=True)
+    assert (run / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_a_command_on_a_full_disk_ends_with_one_line(run: Path, tmp_path: Path) -> None:
+    with no_room():
+        assert "the disk is full: " in refused_here("export", run, "--out", tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_safetensors_says_of_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with no_room(), pytest.raises(OSError, match="too large") as caught, as_os_error(tmp_path / "a"):
+        save_file({"a": torch.zeros(10_000).numpy()}, tmp_path / "a")
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_a_step_beyond_the_memory_names_its_rows_its_length_and_what_to_lower(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "task_losses", take_too_much)
+    expected = (
+        r"^step 1: out of memory with 32 rows \(intent 16, places 16\), the longest of \d+ tokens; lower batch_size \(32\) or "
+        r"max_tokens \(24\), or raise accumulate \(1\): .*allocate memory"
+    )
+    with pytest.raises(SetupError, match=expected):
+        fit(write_recipe(**SHORT), few, tmp_path / "run", quiet=True)
+
+
+def test_a_step_of_a_pretraining_beyond_the_memory_does_so_too(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "encode", take_too_much)
+    path = write_recipe(pretrain={"objectives": ["masked_words"], "steps": 2}, **SHORT)
+    expected = (
+        r"^pretrain: step 1: out of memory with 32 rows of masked_words, .* lower pretrain.batch_size \(32\) or max_"
+    )
+    with pytest.raises(SetupError, match=expected):
+        fit(path, few, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("texts", [True, False], ids=["texts", "no texts"])
+def test_all_rows_of_a_step_that_is_not_finite_are_saved(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, texts: bool
+) -> None:
+    path = write_recipe(**SHORT | {"tasks": {"intent": {**TWO["intent"], "loss_weight": 1e38}}})
+    with pytest.raises(SetupError, match=r"step 1: the gradient is inf .*; all rows of the step: .*failed_step\.json$"):
+        fit(path, few, tmp_path / "run", quiet=True, texts=texts)
+    saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())
+    assert (saved["step"], saved["task"], saved["gradient"]) == (1, None, "inf")
+    assert len(saved["rows"]["intent"]) == 32
+    by_place = {f"train.jsonl:{n}": json.loads(line)["text"] for n, line in _lines(few / "train.jsonl")}
+    for row in saved["rows"]["intent"]:
+        given = by_place[Path(row["place"]).name]
+        assert row.get("given") == (given if texts else None)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    return list(enumerate(path.read_text().splitlines(), 1))
