@@ -1,7 +1,8 @@
-"""How slow the passes of two equal versions are, compared with their calibration, under full load.
+"""How slow the passes of two equal versions are, compared with their calibration.
 
-python benchmarks/pass_ratios.py                    # MiniLM on one core, 40 s
+python benchmarks/pass_ratios.py                    # MiniLM on one core under full load, 40 s
 python benchmarks/pass_ratios.py --simulated        # a simulated accelerator
+python benchmarks/pass_ratios.py --tiny --rate 40   # the tests' tiny model, 40 texts a second one at a time
 python benchmarks/pass_ratios.py --share 0.5
 
 The rule that stops a slow candidate compares the 95th percentiles of both sides; of equal versions their quotient should stay well below 2.
@@ -10,7 +11,10 @@ The rule that stops a slow candidate compares the 95th percentiles of both sides
 import argparse
 import asyncio
 import random
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 from minilm import FOUR_TASKS, manifest, minilm_model, tokenizer
@@ -18,12 +22,12 @@ from minilm import FOUR_TASKS, manifest, minilm_model, tokenizer
 from murmura.runtime.batching.calibration import measure_passes
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.entry import Entry
+from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.simulated_runner import SimulatedRunner
 
 TEXT = "where is my card i ordered it two weeks ago and it still has not arrived can you please check that for me"
 TEXTS = [TEXT[:count] for count in (18, 45, 65, 33, 92, 50, 110, 24)]
-TASKS = tuple(task.name for task in FOUR_TASKS)
 AT_ONCE = 64
 
 
@@ -47,26 +51,43 @@ class Ratios:
         return sum(map(len, self.rows.values()))
 
 
-def make_model(*, simulated: bool) -> Model:
-    return Model(manifest(), tokenizer(), SimulatedRunner(FOUR_TASKS)) if simulated else minilm_model()
+def make_models(*, simulated: bool, tiny: bool) -> list[Model]:
+    """Return the same model twice."""
+    if simulated:
+        return [Model(manifest(), tokenizer(), SimulatedRunner(FOUR_TASKS)) for _ in range(2)]
+    if not tiny:
+        return [minilm_model() for _ in range(2)]
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from tiny_model import write_tiny_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_tiny_model(Path(folder))
+        return [Model.load(written, device="cpu") for _ in range(2)]
 
 
-async def measure(*, simulated: bool, seconds: float, share: float) -> Ratios:
-    """Answer for so many seconds, with a queue that is never empty."""
-    current, candidate = (make_model(simulated=simulated) for _ in range(2))
-    engine = Engine(current, max_in_flight=None if simulated else 1)
+async def measure(models: list[Model], *, seconds: float, share: float, rate: float | None) -> Ratios:
+    """Answer for so many seconds, with a queue that is never empty, or texts one at a time at a rate."""
+    current, candidate = models
+    engine = Engine(current, max_in_flight=1 if current.device == "cpu" else None)
     await engine.start()
-    engine.load_candidate(candidate, measure_passes(candidate), lambda fault: None)
+    passes = measure_passes(candidate)
+    engine.load_candidate(candidate, passes, lambda fault: None)
+    terms = engine.estimate_terms(current)
+    for side, times in (("current", terms), ("candidate", passes)):
+        print(f"{side}: {1e3 * times.overhead_s:.3f} ms a pass and {1e6 * times.token_s:.2f} us a token by calibration")
+    tasks = tuple(name for name, task in current.tasks.items() if not kind_of(task).generates)
+    tasks = tuple(name for name in tasks if current.tasks[name].kind in ("classification", "tagging"))
     sink, draw, sent = Ratios(), random.Random(0), 0
-    encoded, waiting = current.encode(TEXTS), 4000 if simulated else 512
+    encoded, waiting = current.encode(TEXTS), 4000 if current.device == "simulated" else 512
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if sent - sink.count < waiting:
-            chosen = [(draw.randrange(len(TEXTS)), draw.random() < share) for _ in range(AT_ONCE)]
+        if rate or sent - sink.count < waiting:
+            count = 1 if rate else AT_ONCE
+            chosen = [(draw.randrange(len(TEXTS)), draw.random() < share) for _ in range(count)]
             engine.submit(
                 Entry(
                     TEXTS[text],
-                    TASKS,
+                    tasks,
                     encoded[text],
                     sink,
                     "candidate" if is_candidates else "control",
@@ -74,8 +95,8 @@ async def measure(*, simulated: bool, seconds: float, share: float) -> Ratios:
                 )
                 for text, is_candidates in chosen
             )
-            sent += AT_ONCE
-        await asyncio.sleep(0.0005)
+            sent += count
+        await asyncio.sleep(draw.expovariate(rate) if rate else 0.0005)
     await engine.stop()
     return sink
 
@@ -83,10 +104,13 @@ async def measure(*, simulated: bool, seconds: float, share: float) -> Ratios:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="the tests' tiny model")
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--share", type=float, default=0.05)
+    parser.add_argument("--rate", type=float, help="texts a second, one at a time; default: full load")
     chosen = parser.parse_args()
-    found = asyncio.run(measure(simulated=chosen.simulated, seconds=chosen.seconds, share=chosen.share))
+    models = make_models(simulated=chosen.simulated, tiny=chosen.tiny)
+    found = asyncio.run(measure(models, seconds=chosen.seconds, share=chosen.share, rate=chosen.rate))
     highest = {}
     for side, ratios in found.rows.items():
         median, highest[side] = np.quantile(ratios, [0.5, 0.95])

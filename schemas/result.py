@@ -175,7 +175,7 @@ class Result(_Frozen):
         default=None, exclude_if=lambda ratio: ratio is None
     )
     """While a candidate answers a share: device time of the pass that answered it, divided by the time calibrated for a pass of
-    its size. None where it was not measured.
+    its size, each at least 1 ms. None where it was not measured.
     """
     candidate_failed: bool = Field(default=False, exclude_if=lambda failed: not failed)
     """Whether a candidate failed on the request before the current version answered it."""

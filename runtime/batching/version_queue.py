@@ -9,6 +9,13 @@ from .entry import Entry
 ROWS_ON_CPU: Final = 32
 ROWS_ON_ACCELERATOR: Final = 256
 """Replies that are decoded together, where no setting says how many."""
+SHORTEST_PASS_S: Final = 0.001
+"""Times of passes below this count as this where they are compared with their calibration.
+
+The overhead of a small pass is calibrated on larger ones that run one after another. A pass that comes alone takes up to twice
+as long, since the caches are cold, and two calibrations of one model differ by a third of it. Both are fractions of a
+millisecond, which delay nobody.
+"""
 SHORTEST_DEADLINE_S: Final = 5.0
 """Minimum deadline of a forward pass, regardless of the time measured at start."""
 
@@ -44,8 +51,13 @@ class VersionTerms:
         return self.overhead_s + self.token_s * tokens
 
     def find_pass_ratio(self, device_s: float | None, tokens: int) -> float | None:
-        """Return the device time of a pass over `tokens`, divided by its calibrated time; None where either is not known."""
-        return device_s / self.seconds(tokens) if self.is_calibrated and device_s is not None else None
+        """Return the device time of a pass over `tokens`, divided by its calibrated time; None where either is not known.
+
+        Each of the two is at least `SHORTEST_PASS_S`.
+        """
+        if not self.is_calibrated or device_s is None:
+            return None
+        return max(device_s, SHORTEST_PASS_S) / max(self.seconds(tokens), SHORTEST_PASS_S)
 
 
 class Batch(NamedTuple):

@@ -1,6 +1,7 @@
 """How slow a pass was, compared with what was calibrated for one of its size."""
 
 import asyncio
+import random
 
 import pytest
 from tiny_model import TASKS, tiny_tokenizer
@@ -9,6 +10,7 @@ from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.entry import Entry
 from murmura.runtime.batching.runs import DeviceTimer
 from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.experiments.pass_ratios import PassRatios
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import ManualClock
 from murmura.runtime.testing.simulated_runner import SimulatedRunner
@@ -81,3 +83,43 @@ def test_without_a_calibration_or_a_whole_pass_there_is_no_ratio():
     assert terms.find_pass_ratio(0.06, 20) == pytest.approx(2.0)
     assert terms.find_pass_ratio(None, 20) is None
     assert VersionTerms(100, 10, 400).find_pass_ratio(0.06, 20) is None
+
+
+def test_of_a_pass_of_less_than_a_millisecond_no_part_counts():
+    terms = VersionTerms(100, 10, 400, overhead_s=0.0002, token_s=1e-6, is_calibrated=True)
+    assert terms.find_pass_ratio(0.0009, 20) == 1.0
+    assert terms.find_pass_ratio(0.0001, 20) == 1.0
+    assert terms.find_pass_ratio(0.003, 20) == pytest.approx(3.0)
+
+
+def judge_windows(draw, calibrated_s, median_s, *, windows=3, passes=600):
+    """Windows of passes of one row each, whose device time varies by a third, of versions calibrated and running as given."""
+    ratios = PassRatios()
+    for window in range(windows):
+        for side in ("candidate", "control"):
+            terms = VersionTerms(100, 10, 400, overhead_s=calibrated_s[side], token_s=2e-6, is_calibrated=True)
+            for _ in range(passes):
+                device_s = median_s[side] * draw.lognormvariate(0.0, 0.3)
+                ratios.count(window * 10, side, terms.find_pass_ratio(device_s, draw.randint(3, 40)))
+    ratios.close_until(windows * 10)
+    return ratios
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_versions_of_small_passes_are_equally_slow_whatever_their_calibration_missed(seed):
+    """A pass takes 0.45 ms; its overhead is calibrated as anything from 0.12 to 0.3 ms, as hot passes of more tokens show it."""
+    draw = random.Random(seed)
+    calibrated_s = {side: draw.uniform(0.00012, 0.0003) for side in ("candidate", "control")}
+    ratios = judge_windows(draw, calibrated_s, dict.fromkeys(calibrated_s, 0.00045))
+    candidate, control = ratios.latest
+    assert candidate / control == pytest.approx(1.0, abs=0.1)
+    assert not ratios.is_broken
+
+
+@pytest.mark.parametrize(
+    ("calibrated_s", "candidate_s"), [(0.0002, 0.004), (0.002, 0.008), (0.006, 0.018)], ids=["tiny", "small", "usual"]
+)
+def test_a_candidate_that_is_truly_slow_is_stopped(calibrated_s, candidate_s):
+    calibrated = dict.fromkeys(("candidate", "control"), calibrated_s)
+    ratios = judge_windows(random.Random(1), calibrated, {"candidate": candidate_s, "control": calibrated_s})
+    assert ratios.is_broken
