@@ -73,7 +73,11 @@ class ExperimentState(_Frozen):
     read_until: dict[str, int] = {}
     """By log, the offset behind the last record that was read."""
     skipped_offsets: dict[str, list[int]] = {}
-    """By log, records behind `begin_at` that were skipped because their time was far ahead."""
+    """What `skipped_spans` is now, one offset each. Not written any more."""
+    skipped_spans: dict[str, list[tuple[int, int, int]]] = {}
+    """By log, parts behind `begin_at` in which records were skipped because their time was far ahead: first and last offset, and the
+    minute behind which records were skipped there.
+    """
     sums: dict[str, dict[Side, Sums]] = {}
     """By measure and side."""
     units: dict[Side, Count] = {}

@@ -37,7 +37,9 @@ class ExperimentIndex:
             state = ExperimentState.model_validate_json(value)
         except ValidationError:
             return
-        kept = state.model_copy(update={"tail": "", "begin_at": {}, "read_until": {}, "skipped_offsets": {}})
+        kept = state.model_copy(
+            update={"tail": "", "begin_at": {}, "read_until": {}, "skipped_offsets": {}, "skipped_spans": {}}
+        )
         self._states.put(name, kept, len(value) - len(state.tail))
 
     def get(self, name: str) -> ExperimentState | None:

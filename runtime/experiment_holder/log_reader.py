@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from ..experiments.clock_skew import AHEAD_MINUTES
 from ..experiments.log_times import LogTimes
-from ..experiments.run import AHEAD_MINUTES, Content, ExperimentRun, Skipped
+from ..experiments.run import Content, ExperimentRun, Skipped
 from ..experiments.units import Place
 from ..kafka.groupless_reader import PartitionsReader, open_reader
 from ..kafka.topics import is_mock_cluster
@@ -84,7 +85,7 @@ class LogReader:
                 name = f"{record.topic}/{record.partition}"
                 place = Place(name, record.offset, record.timestamp // 60_000)
                 read = self._decoders[record.topic](record)
-                if place.minute <= now_minute + AHEAD_MINUTES:
+                if place.minute <= now_minute + AHEAD_MINUTES:  # else its clock is wrong
                     self._times.note(name, place.minute)
             for run in runs:
                 run.read(place, _choose_content(read, run), now_minute)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...schemas.experiment_state import STATE_PART, UNIT_BYTES, EnteredChunk, ExperimentState
 from .assignment import Side
+from .clock_skew import Span
 from .distributions import Bins, Distributions
 from .entered import CHUNK, EnteredUnits
 from .ledger import Tally
@@ -53,7 +54,7 @@ def write_state(run: ExperimentRun) -> ExperimentState:
         "minute": run.minute,
         "begin_at": run.find_begin(),
         "read_until": run.read_until,
-        "skipped_offsets": {log: sorted(found) for log, found in run.ahead.items()},
+        "skipped_spans": run.find_skipped_spans(),
         "sums": {key: {side: list(astuple(sums)) for side, sums in sides.items()} for key, sides in tally.sums.items()},
         "units": dict(tally.units),
         "expected": tally.expected,
@@ -115,7 +116,7 @@ def read_state(state: ExperimentState, chunks: Mapping[int, EnteredChunk]) -> Ex
         minute=state.minute,
         begin_at=dict(state.begin_at),
         read_until=dict(state.read_until),
-        ahead={log: set(found) for log, found in state.skipped_offsets.items()},
+        skipped_spans=_read_spans(state),
         tally=read_tally(state),
         answers=Counter(state.answers),
         entered=entered,
@@ -126,6 +127,14 @@ def read_state(state: ExperimentState, chunks: Mapping[int, EnteredChunk]) -> Ex
     run = ExperimentRun(state.model, (state.current, state.candidate), state.experiment, kept)
     run.ended = state.ended
     return run
+
+
+def _read_spans(state: ExperimentState) -> dict[str, list[Span]]:
+    """Return the spans of a state; one from before there were spans has the offsets of its skipped records."""
+    spans = {log: [Span(offset, offset, -1) for offset in offsets] for log, offsets in state.skipped_offsets.items()}
+    for log, found in state.skipped_spans.items():
+        spans.setdefault(log, []).extend(Span(*span) for span in found)
+    return spans
 
 
 def _write_bins(bins: Bins) -> dict[str, dict[str, int]]:

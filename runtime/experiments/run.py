@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
 
 from ...schemas.experiment import Experiment
 from ...schemas.experiment_state import Decided, Ended
 from .assignment import PLACES, Shares, Side, hash_unit
+from .clock_skew import ClockSkew, Span
 from .decision import Decision, decide
 from .distributions import Distributions
 from .entered import EnteredUnits
@@ -22,11 +22,6 @@ from .observations import count_chances, find_unit
 from .pass_ratios import WINDOW_MINUTES, PassRatios
 from .sums import RatioSums
 from .units import Counts, Event, Place
-
-AHEAD_MINUTES: Final = 60
-"""A record whose time is further ahead of the clock is skipped."""
-MOST_AHEAD: Final = 100
-"""Skipped records to remember by log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ class Kept:
     minute: int = -1
     begin_at: dict[str, int] = field(default_factory=dict)
     read_until: dict[str, int] = field(default_factory=dict)
-    ahead: dict[str, set[int]] = field(default_factory=dict)
+    skipped_spans: dict[str, list[Span]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     answers: Counter[str] = field(default_factory=Counter)
     entered: EnteredUnits = field(default_factory=EnteredUnits)
@@ -98,14 +93,16 @@ class ExperimentRun:
         """The last look."""
         self.positions, self._read_until = dict(kept.begin_at), dict(kept.read_until)
         self._counted_until = dict(kept.read_until)
-        self._ahead, self.answers = kept.ahead, kept.answers
+        self.answers = kept.answers
         self.pass_ratios, self.decided = kept.pass_ratios, kept.decided
         self.distributions = kept.distributions
         self.ended: Ended | None = None
         rules = experiment.rules
+        open_minutes = max(round(rules.attribution_hours * 60), 1)
+        self._skew = ClockSkew(open_minutes, kept.skipped_spans)
         self.ledger = Ledger(
             _shares(experiment),
-            max(round(rules.attribution_hours * 60), 1),
+            open_minutes,
             rules.max_units,
             kept.tally,
             kept.entered,
@@ -166,14 +163,9 @@ class ExperimentRun:
         """By log, the offset behind the last record that was ever read."""
         return dict(self._read_until)
 
-    @property
-    def ahead(self) -> dict[str, set[int]]:
-        """By log, the skipped records that may be read again."""
-        if not any(self._ahead.values()):
-            return {}
-        begin = self.find_begin()
-        kept = {log: {each for each in found if each >= begin.get(log, 0)} for log, found in self._ahead.items()}
-        return {log: found for log, found in kept.items() if found}
+    def find_skipped_spans(self) -> Mapping[str, list[Span]]:
+        """Return by log where records that may be read again were skipped because of their time."""
+        return self._skew.keep_from(self.find_begin())
 
     def next_look(self, until: int) -> int | None:
         """Return the next minute to look at; None: nothing is due. All logs have been read up to `until`.
@@ -273,14 +265,7 @@ class ExperimentRun:
             self.pass_ratios.count(place.minute, by, answer.pass_ratio)
 
     def _is_ahead(self, place: Place, now_minute: int) -> bool:
-        known = self._ahead.setdefault(place.log, set())
-        if place.offset in known:
-            return True
-        if not self._is_new(place) or place.minute <= now_minute + AHEAD_MINUTES:
-            return False
-        if len(known) < MOST_AHEAD:
-            known.add(place.offset)
-        return True
+        return self._skew.skip(place, now_minute) if self._is_new(place) else self._skew.was_skipped(place)
 
     def _skip(self, place: Place, reason: str) -> None:
         if self._is_new(place):

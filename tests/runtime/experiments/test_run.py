@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from murmura.runtime.experiments.assignment import place_unit
+from murmura.runtime.experiments.clock_skew import AHEAD_MINUTES
 from murmura.runtime.experiments.conversation_side import choose_conversation_side
 from murmura.runtime.experiments.kept_state import read_state, write_chunk, write_state
 from murmura.runtime.experiments.log_times import LogTimes
 from murmura.runtime.experiments.observations import count_ratio
 from murmura.runtime.experiments.pass_ratios import FEWEST_RESULTS, PassRatios
-from murmura.runtime.experiments.run import AHEAD_MINUTES, Answer, Content, ExperimentRun, Reference, Skipped
+from murmura.runtime.experiments.run import Answer, Content, ExperimentRun, Reference, Skipped
 from murmura.runtime.experiments.unit_assignment import Assignment, RunningExperiment
 from murmura.runtime.experiments.units import Place
 from murmura.schemas.dialogue import ConversationSide
@@ -170,7 +171,7 @@ def _hold(world: _World, experiment: Experiment, seed: int, kills: float) -> _Ho
 
 def _describe(holder: _Holder) -> dict[str, object]:
     state = write_state(holder.run).model_dump()
-    return {name: value for name, value in state.items() if name not in ("begin_at", "skipped_offsets")}
+    return {name: value for name, value in state.items() if name not in ("begin_at", "skipped_spans")}
 
 
 def test_a_state_from_before_distributions_were_kept_is_read_and_counted_on() -> None:
