@@ -5,11 +5,11 @@ from collections import defaultdict
 
 from aiokafka.structs import ConsumerRecord
 
-from murmura.agents.dialogue.changed_steps import put_wording
-from murmura.agents.dialogue.people import predict_turn
-from murmura.agents.dialogue.policy import Policy, least_score
-from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
-from murmura.agents.dialogue.wording import Worded
+from murmura.agents.dialogue.policy.policy import Policy, least_score
+from murmura.agents.dialogue.turn.changed_steps import put_wording
+from murmura.agents.dialogue.turn.people import predict_turn
+from murmura.agents.dialogue.turn.step import ReceivedTurn, Step, classify_delivery, goes_to_person, step
+from murmura.agents.dialogue.turn.wording import Worded
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.model.model import Model
 from murmura.schemas.dialogue import ConversationState

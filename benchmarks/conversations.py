@@ -33,7 +33,7 @@ from aiokafka.structs import ConsumerRecord
 from conversation_replay import read_wordings, replay
 from real_kafka import real_kafka
 
-from murmura.agents.dialogue.policy_file import load_policy
+from murmura.agents.dialogue.policy.policy_file import load_policy
 from murmura.runtime.kafka.topics import create_topics
 from murmura.runtime.model.model import Model
 from murmura.runtime.settings.settings import KafkaSettings

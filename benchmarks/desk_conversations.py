@@ -21,7 +21,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from desk_customers import Customer, Pair, draw_customers, draw_pairs, find_shared, put_slots, read_trained, read_words
 
 from murmura.agents.dialogue import Dialogue
-from murmura.agents.dialogue.policy_file import load_policy
+from murmura.agents.dialogue.policy.policy_file import load_policy
 from murmura.runtime.agent.handler import Context
 from murmura.runtime.agent.routes import configure_agents
 from murmura.runtime.batching.engine import Engine

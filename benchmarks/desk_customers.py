@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from murmura.agents.dialogue.sayings import fill
+from murmura.agents.dialogue.policy.sayings import fill
 from murmura.runtime.generation import slot_values
 
 WORDS = Path(__file__).with_name("desk_customers.yaml")

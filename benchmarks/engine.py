@@ -26,7 +26,7 @@ from load import utterances
 from minilm import NAME, minilm_model, simulated_model
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.queues.entry import Entry
 from murmura.runtime.model.model import Model
 
 CHUNK = 256

@@ -27,7 +27,7 @@ from murmura.training.gate.verdict import (
     judge_drawn,
     judge_target,
 )
-from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.kinds.figures.outcome import of_accuracy
 from murmura.training.recipe.job import Gate
 
 SETS = 20

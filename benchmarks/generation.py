@@ -8,7 +8,7 @@ folder below --out: the same command goes on where it was killed, each seed's tr
 
 Two tasks: one reads the last turn and the acts of the reply, the other three turns. A decoder is trained by
 `recipes/generation.yaml` and answers as exported, freely ("raw") and naming the slots of the acts alone. Lines with "|" alone
-are rows of the table, those that begin with two blanks say more. BLEU and ROUGE-L are those of `training/kinds/reply_scores.py`,
+are rows of the table, those that begin with two blanks say more. BLEU and ROUGE-L are those of `training/kinds/replies/scores.py`,
 intervals draw whole dialogues. Exit code 1: an aim was missed.
 """
 
@@ -30,7 +30,7 @@ from reply_trainings import JOINT, OTHERS, Scored, Trained, score, train
 from murmura.runtime.model.model import Model
 from murmura.training.data.example import Example
 from murmura.training.gate.seed_statistics import compare_seeds
-from murmura.training.kinds.reply_scores import ReplyScores, score_replies
+from murmura.training.kinds.replies.scores import ReplyScores, score_replies
 from murmura.training.model.encoders import Checkpoint, load
 from murmura.training.recipe.recipe import DEFAULT_ENCODER
 

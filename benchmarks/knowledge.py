@@ -18,14 +18,8 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from murmura.agents.dialogue.knowledge import Entry, read_knowledge, rows_of
-from murmura.agents.dialogue.knowledge_index import (
-    Scored,
-    build_index,
-    choose_threshold,
-    measure,
-    score_rows,
-)
+from murmura.agents.dialogue.knowledge.entries import Entry, read_knowledge, rows_of
+from murmura.agents.dialogue.knowledge.index import Scored, build_index, choose_threshold, measure, score_rows
 from murmura.runtime.model.deltas.delta import DELTA_NAME, apply_delta, find_base, read_base
 from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.folders.weights import Weights

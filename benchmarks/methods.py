@@ -39,8 +39,8 @@ from murmura.runtime.model.deltas.delta import DELTA_NAME, assemble
 from murmura.runtime.model.model import Model
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.kinds.intervals import find_interval, sample_outcome
-from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.kinds.figures.intervals import find_interval, sample_outcome
+from murmura.training.kinds.figures.outcome import of_accuracy
 from murmura.training.model.encoders import build_encoder, load
 from murmura.training.model.methods.make import make_method
 from murmura.training.recipe.methods import NAMES

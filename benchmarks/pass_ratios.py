@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from minilm import FOUR_TASKS, manifest, minilm_model, tokenizer
 
-from murmura.runtime.batching.calibration import measure_passes
+from murmura.runtime.batching.costs.calibration import measure_passes
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.queues.entry import Entry
 from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.simulated_runner import SimulatedRunner

@@ -17,7 +17,7 @@ from murmura.training.data.files import find_source, read_rows
 from murmura.training.data.replies import DIALOGUE, read_reply
 from murmura.training.data.rules import Rules
 from murmura.training.fit.rows.encoding import encode_ids
-from murmura.training.kinds.reply_baselines import Contexts, answer_baselines
+from murmura.training.kinds.replies.baselines import Contexts, answer_baselines
 from murmura.training.model.encoders import Checkpoint, build_encoder
 from murmura.training.model.padding import in_order, pad
 from murmura.training.recipe.reading import Columns, Reading

@@ -13,7 +13,7 @@ from murmura.training.data.example import Example
 from murmura.training.evaluate.evaluate import answers, sets_of
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.kinds.outcome import Outcome
+from murmura.training.kinds.figures.outcome import Outcome
 from murmura.training.kinds.registry import kind_of
 from murmura.training.prepare.reading import read_part
 from murmura.training.recipe.recipe import load_recipe

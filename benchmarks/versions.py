@@ -27,10 +27,10 @@ from load import utterances
 from minilm import ENCODER, FOUR_TASKS, NAME, manifest, minilm_model, simulated_model, tokenizer, weights
 
 from murmura.runtime.batching.batcher import Batcher
-from murmura.runtime.batching.calibration import calibrate, choose_budget
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import CELLS_PER_TOKEN, MAX_HOLD_S, BatchLimits, BatchPolicy
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.costs.calibration import calibrate, choose_budget
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import CELLS_PER_TOKEN, MAX_HOLD_S, BatchLimits, BatchPolicy
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.model.graph.build import build_graph
 from murmura.runtime.model.model import Model
 from murmura.runtime.model.onnx_session import open_session

@@ -17,7 +17,7 @@ from .agent.agent import Agent
 from .agent.handler import Context, Handler
 from .agent.model_choice import assign_models
 from .agent.routes import all_topics
-from .batching.breaker import LONGEST_PAUSE_S, BreakerLimits
+from .batching.device.breaker import LONGEST_PAUSE_S, BreakerLimits
 from .batching.engine import Engine
 from .batching.versions import ServedModel
 from .experiment_holder.assembling import make_holder

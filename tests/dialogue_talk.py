@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from murmura.agents.dialogue.policy import DEFAULT_MIN_SCORE, Policy
-from murmura.agents.dialogue.step import ReceivedTurn, Step, goes_to_person, step
+from murmura.agents.dialogue.policy.policy import DEFAULT_MIN_SCORE, Policy
+from murmura.agents.dialogue.turn.step import ReceivedTurn, Step, goes_to_person, step
 from murmura.runtime.agent.prediction import Prediction
 from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState

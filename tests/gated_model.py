@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from murmura.runtime.batching.batcher import Batcher
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import BatchLimits
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import BatchLimits
 from murmura.runtime.testing.fakes import FakeModel, classified
 from murmura.schemas.manifest import TaskSpec
 

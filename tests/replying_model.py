@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from gated_model import GatedModel
 
-from murmura.runtime.batching import reply_lanes
+from murmura.runtime.batching.queues import reply_lanes
 from murmura.runtime.model.generated import Generated
 
 REPLY = Generated("yes", (), 0.0, "end", False, False, ("fake", 0))

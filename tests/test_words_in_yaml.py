@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.policy_file import load_policy
+from murmura.agents.dialogue.policy.policy import Policy
+from murmura.agents.dialogue.policy.policy_file import load_policy
 from murmura.runtime.errors import SetupError
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.settings.sources import load

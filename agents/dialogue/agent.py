@@ -32,16 +32,16 @@ from ...schemas.manifest import ModelManifest
 from ...schemas.release import GeneratedReplies
 from ...schemas.result import Source
 from .answering import KnowledgeAnswers
-from .changed_steps import bound_state, put_side
 from .conversations import Conversations, Kept, Place
 from .events import Headers, event_headers
 from .failures import PartFailures
 from .metrics import DialogueMetrics
 from .options import DialogueOptions
-from .policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
+from .policy.policy_file import PolicyFile, check_against_model, check_intents, check_topics, load_policy
 from .replies import ReplyWriter
 from .reviews import ReplyReviews
-from .step import ReceivedTurn, Step, classify_delivery, has_expired, replay_step
+from .turn.changed_steps import bound_state, put_side
+from .turn.step import ReceivedTurn, Step, classify_delivery, has_expired, replay_step
 from .turn_answers import TurnAnswers
 
 log = get_logger(__name__)

@@ -9,11 +9,11 @@ from ...runtime.errors import SetupError
 from ...runtime.model.vectors import Embedded
 from ...schemas.dialogue import REPLY_CHARACTERS
 from ...schemas.manifest import ModelManifest
-from .knowledge import Entry, read_knowledge
-from .knowledge_index import KnowledgeIndex, build_index
+from .knowledge.entries import Entry, read_knowledge
+from .knowledge.index import KnowledgeIndex, build_index
 from .options import DialogueOptions
-from .policy import Policy
-from .sayings import fill
+from .policy.policy import Policy
+from .policy.sayings import fill
 
 
 class _Prepared(NamedTuple):

@@ -7,7 +7,7 @@ from pydantic import Field
 from ...runtime.settings.agent_options import Options, RelativePath
 from ...runtime.settings.settings import KafkaName, Seconds
 from ...schemas.release import INTENT_CHARACTERS
-from .knowledge_index import THRESHOLD
+from .knowledge.index import THRESHOLD
 
 
 class DialogueOptions(Options):

@@ -13,11 +13,11 @@ from ...schemas.acts import Utterance
 from ...schemas.dialogue import ConversationState, Stopped, Wording
 from ...schemas.dialogue import WordingReason as Reason
 from ...schemas.manifest import ModelManifest
-from .draft import Brief
 from .failures import Part, PartFailures
-from .harm import Harm, find_harm
-from .policy import Policy, least_reply_score
-from .wording import Net, Worded, choose_wording, make_net
+from .policy.policy import Policy, least_reply_score
+from .turn.draft import Brief
+from .turn.harm import Harm, find_harm
+from .turn.wording import Net, Worded, choose_wording, make_net
 
 log = get_logger(__name__)
 

@@ -12,8 +12,8 @@ from ...runtime.wire.message import Publish
 from ...schemas.dialogue import WordingReason
 from ...schemas.review import REVIEW_TYPE, Review, ReviewReason
 from .events import event_headers
-from .policy import Policy
-from .step import ReceivedTurn, Step
+from .policy.policy import Policy
+from .turn.step import ReceivedTurn, Step
 
 
 class ReplyReviews:

@@ -10,13 +10,13 @@ from ...schemas.deadletter import DeadLetterReason as Reason
 from ...schemas.dialogue import ConversationState
 from ...schemas.manifest import ModelManifest
 from .answering import KnowledgeAnswers
-from .changed_steps import put_wording
 from .failures import Part, PartFailures
-from .people import read_alike
-from .phrases import is_one_part
-from .policy import Policy, least_score
+from .policy.phrases import is_one_part
+from .policy.policy import Policy, least_score
 from .replies import ReplyWriter
-from .step import ReceivedTurn, Step, goes_to_person, step
+from .turn.changed_steps import put_wording
+from .turn.people import read_alike
+from .turn.step import ReceivedTurn, Step, goes_to_person, step
 
 
 class TurnAnswers:

@@ -94,7 +94,7 @@ def feedback(
         for doubt in filter(None, doubts):
             typer.echo(doubt, err=True)
         return
-    from ...runtime.cli.publish import open_input
+    from ...runtime.cli.records.publish import open_input
 
     with open_input(file) as stream:
         items = _read_items(stream, file, fields)

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from ..errors import DeviceFailed
 from ..observe.logs import get_logger
-from .delivery import call_safely, separate_failed
-from .device_guard import Job
-from .device_slots import DeviceSlots, Turn
-from .entry import Entry
-from .policy import BatchLimits, BatchPolicy
-from .reply_lanes import ReplyLanes
-from .version_queue import VersionTerms
+from .device.device_guard import Job
+from .device.device_slots import DeviceSlots, Turn
+from .queues.delivery import call_safely, separate_failed
+from .queues.entry import Entry
+from .queues.policy import BatchLimits, BatchPolicy
+from .queues.reply_lanes import ReplyLanes
+from .queues.version_queue import VersionTerms
 
 log = get_logger(__name__)
 

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable
 from ..errors import Closed, DeviceFailed
 from ..observe.logs import get_logger
 from .backlog import Backlog, OnFailed
-from .breaker import BreakerLimits
-from .delivery import call_safely, close, deliver, return_entries
-from .device_guard import DeviceGuard, Job
-from .device_slots import STEPS_BETWEEN_PASSES
-from .entry import Entry
-from .job_runs import JobRuns
-from .observer import BatchObserver
-from .policy import BatchLimits
-from .reply_lanes import ReplyLane, StepResult
-from .run_reports import RunReports
-from .run_threads import join_threads
-from .runs import Answers, BatchModel
-from .version_queue import VersionTerms
+from .device.breaker import BreakerLimits
+from .device.device_guard import DeviceGuard, Job
+from .device.device_slots import STEPS_BETWEEN_PASSES
+from .device.job_runs import JobRuns
+from .device.observer import BatchObserver
+from .device.run_reports import RunReports
+from .device.run_threads import join_threads
+from .device.runs import Answers, BatchModel
+from .queues.delivery import call_safely, close, deliver, return_entries
+from .queues.entry import Entry
+from .queues.policy import BatchLimits
+from .queues.reply_lanes import ReplyLane, StepResult
+from .queues.version_queue import VersionTerms
 
 log = get_logger(__name__)
 

@@ -13,20 +13,20 @@ from ..model.pass_time import PassTime
 from ..model.texts.long_texts import Windows
 from .backlog import OnFailed
 from .batcher import Batcher
-from .breaker import BreakerLimits
-from .device_slots import STEPS_BETWEEN_PASSES
+from .callers.model_calls import ModelCalls
+from .callers.request_checks import EngineModel
+from .callers.sides import CandidateSide
+from .callers.single_callers import Callers, encode
+from .callers.tokenizer_thread import TokenizerThread
+from .costs.pass_costs import PassCosts
+from .device.breaker import BreakerLimits
+from .device.device_slots import STEPS_BETWEEN_PASSES
+from .device.observer import BatchObserver
 from .engine_readings import EngineReadings
-from .entry import Entry
-from .model_calls import ModelCalls
-from .observer import BatchObserver
-from .pass_costs import PassCosts
-from .policy import MAX_HOLD_S, BatchLimits
-from .reply_places import ReplyPlaces
-from .request_checks import EngineModel
-from .sides import CandidateSide
-from .single_callers import Callers, encode
-from .tokenizer_thread import TokenizerThread
-from .version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU, SHORTEST_DEADLINE_S
+from .queues.entry import Entry
+from .queues.policy import MAX_HOLD_S, BatchLimits
+from .queues.reply_places import ReplyPlaces
+from .queues.version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU, SHORTEST_DEADLINE_S
 
 ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2

@@ -12,7 +12,7 @@ from ..model.generated import Generated
 from ..model.inputs import Input
 from ..model.texts.long_texts import Windows
 from ..model.vectors import Embedded
-from .entry import Entry
+from .queues.entry import Entry
 
 
 class EngineLike(Protocol):

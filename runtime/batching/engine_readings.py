@@ -5,10 +5,10 @@ from typing import Any
 
 from ..errors import Closed
 from .batcher import Batcher
-from .calibration import Calibration
-from .pass_costs import PassCosts
-from .request_checks import RequestChecks
-from .version_queue import VersionTerms
+from .callers.request_checks import RequestChecks
+from .costs.calibration import Calibration
+from .costs.pass_costs import PassCosts
+from .queues.version_queue import VersionTerms
 
 
 class EngineReadings(RequestChecks):

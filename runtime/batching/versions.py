@@ -7,7 +7,7 @@ from ..agent.routes import Route
 from ..experiments.assignment import Side
 from ..experiments.unit_assignment import Assignment
 from .engine_port import EngineLike
-from .entry import Entry
+from .queues.entry import Entry
 
 
 class LoadedVersion(NamedTuple):

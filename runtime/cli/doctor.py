@@ -142,7 +142,7 @@ def _agents(settings: "Settings", names: list[str], loaded: "dict[str, Model]") 
 
 def _broker(settings: "Settings", names: list[str]) -> Iterator[Finding]:
     from ..kafka.topics import fetch_partition_counts
-    from .topics import wanted_topics
+    from .records.topics import wanted_topics
 
     present = asyncio.run(fetch_partition_counts(settings.kafka))
     yield Finding("broker", True, f"{settings.kafka.bootstrap_servers} answers and has {len(present)} topics")

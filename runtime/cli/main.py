@@ -14,16 +14,16 @@ from ..agent.discovery import find_commands, missing_extra
 from ..errors import NO_ROOM, MurmuraError, SetupError
 from .asyncapi import asyncapi
 from .config import config_app
-from .deadletters import deadletters_app
 from .doctor import doctor
 from .experiments.show import experiment_app
 from .models import models_app
 from .predict import predict
-from .publish import publish
-from .replay import replay
+from .records.deadletters import deadletters_app
+from .records.publish import publish
+from .records.replay import replay
+from .records.tail import tail
+from .records.topics import topics
 from .serve import serve
-from .tail import tail
-from .topics import topics
 
 SETUP_EXIT_CODE = 2
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}

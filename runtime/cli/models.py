@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from . import releases as cli_releases
 from .experiments import commands as experiments
+from .releases import commands as cli_releases
 from .tables import print_table
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.prediction import Prediction
 from ..agent.routes import BoundAgent
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..errors import Closed, RecordError, describe_origin
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics

@@ -13,7 +13,7 @@ from aiokafka.structs import TopicPartition
 from ..agent.handler import Handler
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..batching.versions import ServedModel, Versions
 from ..field_paths import FieldPaths
 from ..kafka.offset_tracker import Tracker

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
-from ..batching.entry import Entry, Sink
+from ..batching.queues.entry import Entry, Sink
 from ..batching.versions import LoadedVersion, Versions
 from ..errors import Closed, DeviceFailed, RecordError, describe_origin
 from ..observe.logs import get_logger

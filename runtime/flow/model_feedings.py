@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..batching.versions import ServedModel
 from ..output.delivery import Delivery, Rejected
 from ..output.outcome import Outcome

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..errors import Closed
 from ..observe.version_metrics import VersionLabels, VersionMetrics
 from ..output.delivery import Delivery

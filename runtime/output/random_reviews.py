@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ...schemas.review import ReviewReason
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..experiments.assignment import draw_review
 from .delivery import Delivery
 

@@ -25,7 +25,7 @@ from ...schemas.envelope import (
 from ...schemas.ids import prediction_id
 from ...schemas.manifest import ModelManifest, TaskSpec
 from ...schemas.review import REVIEW_TYPE, ReviewReason
-from ..batching.entry import Entry
+from ..batching.queues.entry import Entry
 from ..model.kinds.forms import AnswerForm
 from ..model.kinds.registry import kind_of
 from ..settings.settings import Settings

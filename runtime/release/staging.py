@@ -13,7 +13,7 @@ from ...schemas.serving_event import RejectReason as Reason
 from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..agent.routes import check_handlers, make_routes, prepare_handlers
-from ..batching.calibration import measure_passes
+from ..batching.costs.calibration import measure_passes
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.deltas.assembled import assembled_folder
 from ..model.folders.folder import cache_folder, read_manifest

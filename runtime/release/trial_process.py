@@ -136,7 +136,7 @@ def _judge(folder: Path, graph: str, max_rows: int) -> dict[str, str]:
 
 
 def _load_and_run(folder: Path, graph: str, max_rows: int) -> Path:
-    from ..batching.calibration import warm_up  # noqa: PLC0415  (heavy, and only the child needs them)
+    from ..batching.costs.calibration import warm_up  # noqa: PLC0415  (heavy, and only the child needs them)
     from ..model.deltas.assembled import resolve  # noqa: PLC0415
     from ..model.model import Model, sample_error  # noqa: PLC0415
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..batching.request_checks import EngineModel
-from ..batching.runs import DeviceTimer, decode_rows
-from ..batching.single_callers import encode
-from ..batching.version_queue import VersionTerms
+from ..batching.callers.request_checks import EngineModel
+from ..batching.callers.single_callers import encode
+from ..batching.device.runs import DeviceTimer, decode_rows
+from ..batching.queues.version_queue import VersionTerms
 from ..errors import DeviceFailed, ModelFailed
 from ..model.device_faults import model_error
 from .comparing import Compared, compare

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from ..batching.version_queue import VersionTerms
+from ..batching.queues.version_queue import VersionTerms
 from ..model.inputs import Input
 
 ROW_BYTES: Final = 2200

@@ -8,10 +8,10 @@ from typing import Final, Protocol
 
 from ...schemas.manifest import ModelManifest
 from ..agent.routes import Route
-from ..batching.entry import Entry
-from ..batching.request_checks import EngineModel
-from ..batching.run_threads import RunThreads
-from ..batching.version_queue import VersionTerms
+from ..batching.callers.request_checks import EngineModel
+from ..batching.device.run_threads import RunThreads
+from ..batching.queues.entry import Entry
+from ..batching.queues.version_queue import VersionTerms
 from ..errors import DeviceFailed, describe_origin
 from ..experiments.assignment import place_unit
 from ..model.inputs import choose_input, find_pair_tasks

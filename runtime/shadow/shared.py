@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from threading import Thread
 from typing import Final, Protocol
 
-from ..batching.run_threads import join_threads
+from ..batching.device.run_threads import join_threads
 from ..observe.metrics import Metrics
 from ..observe.metrics_table import SHADOW_RECORDS
 from ..settings.shadow import ShadowSettings

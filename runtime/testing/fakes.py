@@ -18,9 +18,9 @@ from ...schemas.acts import Act, Utterance
 from ...schemas.manifest import POOLED, EncoderSpec, FileEntry, ModelManifest, TaskSpec
 from ..agent.prediction import Prediction
 from ..agent.result_envelope import Variant
-from ..batching.entry import Entry, ReplyRequest
-from ..batching.request_checks import EngineModel, RequestChecks
-from ..batching.single_callers import encode
+from ..batching.callers.request_checks import EngineModel, RequestChecks
+from ..batching.callers.single_callers import encode
+from ..batching.queues.entry import Entry, ReplyRequest
 from ..errors import Closed, DeviceFailed, Late, ModelFailed
 from ..model.generated import Generated
 from ..model.inputs import Input, TextPair

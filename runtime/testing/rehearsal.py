@@ -22,7 +22,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from ..agent.agent import Agent
 from ..agent.handler import Context, Handler
 from ..agent.routes import check_handlers, configure_agents, make_routes, prepare_handlers
-from ..batching.request_checks import EngineModel
+from ..batching.callers.request_checks import EngineModel
 from ..errors import DeliveryError
 from ..flow.dispatcher import Dispatcher
 from ..kafka.offset_tracker import Tracker

@@ -12,8 +12,8 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from ..agent.agent import Agent
 from ..agent.routes import make_routes
+from ..batching.callers.request_checks import EngineModel
 from ..batching.engine import Engine
-from ..batching.request_checks import EngineModel
 from ..errors import DeliveryError, SetupError
 from ..flow.dispatcher import Dispatcher
 from ..kafka import offset_ranges

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.errors import SetupError
-from ...training.kinds.span_scores import Matches, locate, match
+from ...training.kinds.figures.span_scores import Matches, locate, match
 from .desk import Message
 
 Spans = frozenset[tuple[int, int, str]]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from ...agents.dialogue.policy_file import check_against_model, load_policy
+from ...agents.dialogue.policy.policy_file import check_against_model, load_policy
 from ...runtime.errors import SetupError
 from ...runtime.settings.settings import AgentSettings, Settings
 from ...runtime.wire.summary import safe

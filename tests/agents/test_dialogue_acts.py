@@ -2,8 +2,8 @@
 
 from dialogue_talk import Talk
 
-from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.step import Step
+from murmura.agents.dialogue.policy.policy import Policy
+from murmura.agents.dialogue.turn.step import Step
 
 
 def acts(result: Step) -> list[str]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from murmura.agents.dialogue.command import Switch, change, dialogue_app
+from murmura.agents.dialogue.commands.dialogue import Switch, change, dialogue_app
 from murmura.runtime.agent.discovery import find_commands
 from murmura.runtime.cli.models import models_app
 from murmura.runtime.cli.until_signalled import run_until_stopped

@@ -7,9 +7,9 @@ from dialogue_process import POLICY as OF_TRANSFERS
 from dialogue_process import Process, turn
 from dialogue_talk import POLICY, Talk
 
-from murmura.agents.dialogue.people import predict_turn
-from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.policy_file import check_against_model, load_policy
+from murmura.agents.dialogue.policy.policy import Policy
+from murmura.agents.dialogue.policy.policy_file import check_against_model, load_policy
+from murmura.agents.dialogue.turn.people import predict_turn
 from murmura.runtime.errors import SetupError
 from murmura.runtime.testing.fakes import FakeEngine, FakeModel, abstained, classified, tagged
 from murmura.schemas.manifest import TaskSpec

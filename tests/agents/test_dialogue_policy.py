@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from murmura.agents.dialogue.acts import list_replies
-from murmura.agents.dialogue.policy import HandOverRule, IntentRule, Policy
-from murmura.agents.dialogue.policy_file import check_against_model, load_policy
-from murmura.agents.dialogue.sayings import Words, fill, fill_fields
+from murmura.agents.dialogue.policy.policy import HandOverRule, IntentRule, Policy
+from murmura.agents.dialogue.policy.policy_file import check_against_model, load_policy
+from murmura.agents.dialogue.policy.sayings import Words, fill, fill_fields
+from murmura.agents.dialogue.turn.acts import list_replies
 from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import GenerationSpec, TaskSpec
 

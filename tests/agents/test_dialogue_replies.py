@@ -151,7 +151,7 @@ async def test_people_are_asked_about_low_scores_and_what_was_stopped_within_a_b
 async def test_people_are_asked_about_a_reply_whose_state_lost_its_oldest_turns(policy, monkeypatch):
     process = await begin(policy, ASKED, ASKED, score=0.4, reviews={"per_minute": 12})
     await process.hear(turn(1, "send money"))
-    monkeypatch.setattr("murmura.agents.dialogue.changed_steps.STATE_BYTES", 1200)
+    monkeypatch.setattr("murmura.agents.dialogue.turn.changed_steps.STATE_BYTES", 1200)
     state, _, review = await process.hear(turn(2, "send money, " + "please " * 60))
     assert [each.text[:20] for each in ConversationState.model_validate_json(state.value).turns] == [
         "send money, please p"

@@ -8,8 +8,8 @@ from dialogue_talk import HOUR, POLICY, Talk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.agents.dialogue.policy import DEFAULT_MIN_SCORE, Policy
-from murmura.agents.dialogue.step import ReceivedTurn, Step, classify_delivery, replay_step
+from murmura.agents.dialogue.policy.policy import DEFAULT_MIN_SCORE, Policy
+from murmura.agents.dialogue.turn.step import ReceivedTurn, Step, classify_delivery, replay_step
 from murmura.runtime.testing.fakes import abstained, classified
 from murmura.schemas.dialogue import ConversationState, HandOver, HandOverReason, Reply, ReplyKind
 

@@ -6,7 +6,7 @@ import pytest
 from dialogue_process import Log, content, turn
 from dialogue_words import ASKED, POLICY, begin, write_policy
 
-from murmura.agents.dialogue.draft import Brief, find_part
+from murmura.agents.dialogue.turn.draft import Brief, find_part
 from murmura.runtime.errors import Late
 from murmura.schemas.dialogue import ConversationState, WordedPart
 

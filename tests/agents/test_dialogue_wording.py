@@ -2,9 +2,9 @@
 
 import pytest
 
-from murmura.agents.dialogue.draft import Brief
-from murmura.agents.dialogue.policy import Policy
-from murmura.agents.dialogue.wording import Worded, choose_wording, find_unknown_name, make_net
+from murmura.agents.dialogue.policy.policy import Policy
+from murmura.agents.dialogue.turn.draft import Brief
+from murmura.agents.dialogue.turn.wording import Worded, choose_wording, find_unknown_name, make_net
 from murmura.runtime.model.generated import Generated
 from murmura.schemas.dialogue import Wording, WordingReason
 from murmura.schemas.result import ModelRef

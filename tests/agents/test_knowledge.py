@@ -10,10 +10,10 @@ from click.testing import Result
 from tiny_model import INTENT, write_tiny_model
 from typer.testing import CliRunner
 
-from murmura.agents.dialogue import knowledge
-from murmura.agents.dialogue.knowledge import Entry, read_knowledge, rows_of
-from murmura.agents.dialogue.knowledge_command import knowledge_app
-from murmura.agents.dialogue.knowledge_index import (
+from murmura.agents.dialogue.commands.knowledge import knowledge_app
+from murmura.agents.dialogue.knowledge import entries as knowledge
+from murmura.agents.dialogue.knowledge.entries import Entry, read_knowledge, rows_of
+from murmura.agents.dialogue.knowledge.index import (
     KnowledgeIndex,
     Scored,
     build_index,
@@ -21,8 +21,8 @@ from murmura.agents.dialogue.knowledge_index import (
     measure,
     score_rows,
 )
-from murmura.agents.dialogue.knowledge_report import Finding, find_faults, find_unanswered
-from murmura.agents.dialogue.knowledge_whitening import fit_whitening, whiten
+from murmura.agents.dialogue.knowledge.report import Finding, find_faults, find_unanswered
+from murmura.agents.dialogue.knowledge.whitening import fit_whitening, whiten
 from murmura.runtime.errors import SetupError
 from murmura.runtime.testing.fakes import FakeModel
 

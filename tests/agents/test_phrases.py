@@ -9,8 +9,8 @@ import unicodedata
 import pytest
 import regex
 
-from murmura.agents.dialogue import phrases as module
-from murmura.agents.dialogue.phrases import Phrases
+from murmura.agents.dialogue.policy import phrases as module
+from murmura.agents.dialogue.policy.phrases import Phrases
 from murmura.runtime.generation.facts import find_fact
 from murmura.runtime.generation.names import mask_pronouns
 from murmura.runtime.generation.normal_forms import INVISIBLE, normalise

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from murmura.training.gate.seed_statistics import compare_seeds
-from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.kinds.figures.outcome import of_accuracy
 from murmura.training.recipe.recipe import load_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

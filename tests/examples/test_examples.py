@@ -14,7 +14,7 @@ from installed_package import PAIRS, installed_example
 
 from murmura.agents.analysis import agent as analysis
 from murmura.agents.dialogue import Dialogue
-from murmura.agents.dialogue.policy_file import check_against_model, load_policy
+from murmura.agents.dialogue.policy.policy_file import check_against_model, load_policy
 from murmura.runtime.agent.discovery import find_agents
 from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.inputs import TextPair

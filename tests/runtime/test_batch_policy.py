@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import BatchLimits, BatchPolicy
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import BatchLimits, BatchPolicy
 
 
 class Text:

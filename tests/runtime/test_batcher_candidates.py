@@ -9,10 +9,10 @@ from gated_model import GatedModel, Inbox, entries_of, model, start  # noqa: F40
 from replying_model import ReplyingModel, use_replies
 
 from murmura.runtime.batching.backlog import FAILED_IN_A_ROW
-from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.reply_lanes import ReplyLanes, StepResult
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.queues.reply_lanes import ReplyLanes, StepResult
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 TERMS = VersionTerms(1000, 256, 4000)

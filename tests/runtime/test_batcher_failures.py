@@ -10,11 +10,11 @@ from gated_model import GatedModel, entries_of, inbox, model, start  # noqa: F40
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from murmura.runtime.batching.breaker import BreakerLimits
-from murmura.runtime.batching.device_guard import DeviceGuard, Job
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.runs import BatchRuns
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.device.breaker import BreakerLimits
+from murmura.runtime.batching.device.device_guard import DeviceGuard, Job
+from murmura.runtime.batching.device.runs import BatchRuns
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 
 QUICK = BreakerLimits(first_pause_s=0.01, longest_pause_s=0.02, give_up_s=20)

@@ -8,11 +8,11 @@ from gated_model import Inbox
 from tiny_model import write_tiny_model
 
 from murmura.runtime.batching.batcher import Batcher
-from murmura.runtime.batching.breaker import BreakerLimits
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import BatchLimits
-from murmura.runtime.batching.runs import BatchRuns
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.device.breaker import BreakerLimits
+from murmura.runtime.batching.device.runs import BatchRuns
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import BatchLimits
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.errors import Closed
 from murmura.runtime.model.model import Model
 

@@ -8,7 +8,7 @@ import pytest
 from gated_model import GatedModel, Inbox, entries_of, inbox, model, start  # noqa: F401
 
 from murmura.runtime.batching.batcher import Batcher
-from murmura.runtime.batching.policy import BatchLimits
+from murmura.runtime.batching.queues.policy import BatchLimits
 from murmura.runtime.errors import Closed
 from murmura.runtime.testing.fakes import ManualClock
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.batching.breaker import Breaker, BreakerLimits
+from murmura.runtime.batching.device.breaker import Breaker, BreakerLimits
 
 LIMITS = BreakerLimits(first_pause_s=0.5, longest_pause_s=4.0, give_up_s=60.0)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.batching.calibration import (
+from murmura.runtime.batching.costs.calibration import (
     CEILING_TOKENS,
     FLOOR_TOKENS,
     SLOW_RUN_S,
@@ -14,7 +14,7 @@ from murmura.runtime.batching.calibration import (
     measure_passes,
     warm_up,
 )
-from murmura.runtime.batching.pass_costs import PassCosts
+from murmura.runtime.batching.costs.pass_costs import PassCosts
 from murmura.runtime.model.pass_time import PassTime
 from murmura.runtime.testing.fakes import FakeModel, ManualClock
 from murmura.schemas.manifest import TaskSpec

@@ -10,7 +10,7 @@ from cli_in_process import refused_here, run_here
 from serving import Desk
 
 from murmura.agents.classification import agent as classification
-from murmura.runtime.cli.ranges import read_offsets, read_time
+from murmura.runtime.cli.records.ranges import read_offsets, read_time
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.redrive.set_aside import Place, set_aside

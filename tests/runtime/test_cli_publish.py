@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.cli.publish import read_records
+from murmura.runtime.cli.records.publish import read_records
 from murmura.runtime.errors import SetupError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from murmura.runtime.batching.device_slots import DeviceSlots, Turn
+from murmura.runtime.batching.device.device_slots import DeviceSlots, Turn
 
 
 def start(slots: DeviceSlots, *, texts: bool, replies: bool, in_flight: int = 0) -> Turn | None:

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.queues.entry import Entry
 from murmura.runtime.errors import Closed, ModelFailed, RecordError, SetupError
 from murmura.runtime.testing.fakes import FakeEngine, FakeModel, abstained, classified, labelled, tagged
 from murmura.schemas.deadletter import DeadLetterReason

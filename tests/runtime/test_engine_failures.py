@@ -6,7 +6,7 @@ import asyncio
 import pytest
 from test_engine import SCRIPT, TASKS, make, model  # noqa: F401
 
-from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import Closed, DeviceFailed, ModelFailed
 from murmura.runtime.model.pass_time import PassTime

@@ -7,7 +7,7 @@ import pytest
 from tiny_model import INTENT, TASKS, tiny_tokenizer, write_tiny_model
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.queues.entry import Entry
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.simulated_runner import SimulatedRunner
 from murmura.schemas.manifest import Thresholds

@@ -13,7 +13,7 @@ from step_graph import StepGraph
 from tiny_decoder import reply_task
 from tiny_model import TASKS, WORDS, tiny_encoder, write_tiny_model
 
-from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.errors import Closed, DeviceFailed, Late, ModelFailed, RecordError
 from murmura.runtime.generation.input_format import format_input

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tiny_talker import write_talker
 
-from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.reply_lanes import ReplyLane, StepResult
+from murmura.runtime.batching.queues.reply_lanes import ReplyLane, StepResult
 from murmura.runtime.errors import DeviceFailed
 from murmura.runtime.model.generated import Generated
 from murmura.runtime.model.model import Model

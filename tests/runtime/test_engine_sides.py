@@ -4,7 +4,7 @@ import pytest
 from tiny_talker import write_talker
 
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.reply_lanes import ReplyLane
+from murmura.runtime.batching.queues.reply_lanes import ReplyLane
 from murmura.runtime.errors import DeviceFailed, RecordError
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import FakeModel

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
 import murmura
-from murmura.runtime.cli import tail
+from murmura.runtime.cli.records import tail
 from murmura.runtime.kafka.groupless_reader import PartitionsReader, open_reader
 from murmura.runtime.settings.settings import Settings
 

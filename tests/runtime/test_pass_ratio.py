@@ -6,10 +6,10 @@ import random
 import pytest
 from tiny_model import TASKS, tiny_tokenizer
 
+from murmura.runtime.batching.device.runs import DeviceTimer
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.runs import DeviceTimer
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.experiments.pass_ratios import PassRatios
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.fakes import ManualClock

@@ -122,7 +122,7 @@ def test_reviews_of_a_replay_are_published_where_there_is_a_topic_for_them(monke
 
     parts = {"_prepare": lambda *_: SimpleNamespace(name="desk 2", outputs=["out"]), "_choose": choose}
     for name, part in (parts | {"_replay": answer, "_join": join}).items():
-        monkeypatch.setattr(f"murmura.runtime.cli.replay.{name}", part)
+        monkeypatch.setattr(f"murmura.runtime.cli.records.replay.{name}", part)
     words = ("replay", "in", "a", "--model", tmp_path, "--reviews", 3, "--bootstrap")
     with EmbeddedBroker({"murmura.reviews": 1}) as broker:
         done = run_here(*words, broker.bootstrap)

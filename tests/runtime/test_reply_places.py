@@ -4,7 +4,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
-from murmura.runtime.batching.reply_places import Place, ReplyPlaces
+from murmura.runtime.batching.queues.reply_places import Place, ReplyPlaces
 
 ROWS = 8
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_dispatcher import Line
 
 from murmura.runtime.agent.routes import make_routes
-from murmura.runtime.batching.entry import Entry
+from murmura.runtime.batching.queues.entry import Entry
 from murmura.runtime.experiments.unit_assignment import Assignment
 from murmura.runtime.flow.dispatcher import Dispatcher
 from murmura.runtime.output.delivery import Delivery

@@ -12,7 +12,7 @@ from murmura.agents.analysis import agent as analysis
 from murmura.agents.classification import agent as classification
 from murmura.runtime.agent.model_choice import assign_models
 from murmura.runtime.agent.routes import make_routes
-from murmura.runtime.batching.breaker import BreakerLimits
+from murmura.runtime.batching.device.breaker import BreakerLimits
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.versions import ServedModel
 from murmura.runtime.cli import options

@@ -7,7 +7,7 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.cli.tail import _json_line, _pretty_line
+from murmura.runtime.cli.records.tail import _json_line, _pretty_line
 from murmura.runtime.wire.summary import output_line, record_line, safe
 
 

@@ -5,9 +5,9 @@ import threading
 import pytest
 from gated_model import GatedModel
 
-from murmura.runtime.batching import tokenizer_thread
+from murmura.runtime.batching.callers import tokenizer_thread
+from murmura.runtime.batching.callers.tokenizer_thread import TokenizerThread
 from murmura.runtime.batching.engine import Engine
-from murmura.runtime.batching.tokenizer_thread import TokenizerThread
 from murmura.runtime.errors import Closed, DeviceFailed
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import BatchLimits, BatchPolicy
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import BatchLimits, BatchPolicy
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 
 HOLD_S = 0.02
 

@@ -6,9 +6,9 @@ import json
 
 from rich.console import Console
 
-from murmura.agents.dialogue.knowledge import read_knowledge
+from murmura.agents.dialogue.knowledge.entries import read_knowledge
 from murmura.agents.dialogue.options import DialogueOptions
-from murmura.agents.dialogue.policy_file import load_policy
+from murmura.agents.dialogue.policy.policy_file import load_policy
 from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.settings.settings import Settings
 from murmura.runtime.testing.fakes import fake_manifest

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from murmura.agents.dialogue.knowledge import plain, read_knowledge
+from murmura.agents.dialogue.knowledge.entries import plain, read_knowledge
 
 SUPPORT = Path(__file__).parents[2] / "scenarios" / "support"
 ENTRIES = read_knowledge(SUPPORT / "faq.yaml")

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from tokenizers import Tokenizer
 
-from murmura.agents.dialogue.acts import list_replies
-from murmura.agents.dialogue.policy_file import load_policy
-from murmura.agents.dialogue.wording import find_unknown_name
+from murmura.agents.dialogue.policy.policy_file import load_policy
+from murmura.agents.dialogue.turn.acts import list_replies
+from murmura.agents.dialogue.turn.wording import find_unknown_name
 from murmura.runtime.generation.facts import find_fact
 from murmura.runtime.generation.input_format import describe_acts
 from murmura.runtime.generation.reply_vocabulary import ReplyCutter, list_slots

@@ -10,10 +10,10 @@ from murmura.training.evaluate.evaluate import score_answers
 from murmura.training.kinds.answers import Answer
 from murmura.training.kinds.classification import Classification
 from murmura.training.kinds.examine import cover, divide, examine
-from murmura.training.kinds.findings import Choices, Events
-from murmura.training.kinds.intervals import auroc_interval, find_interval, sample_outcome, sample_shares
-from murmura.training.kinds.label_counts import count_labels, sample_macro_f1
-from murmura.training.kinds.outcome import of_ratio
+from murmura.training.kinds.figures.findings import Choices, Events
+from murmura.training.kinds.figures.intervals import auroc_interval, find_interval, sample_outcome, sample_shares
+from murmura.training.kinds.figures.label_counts import count_labels, sample_macro_f1
+from murmura.training.kinds.figures.outcome import of_ratio
 from murmura.training.kinds.registry import KINDS
 
 SPEC = TaskSpec(name="t", kind="classification", labels=["a", "b"])

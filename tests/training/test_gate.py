@@ -25,7 +25,7 @@ from murmura.training.gate.verdict import (
     judge,
     judge_target,
 )
-from murmura.training.kinds.outcome import Outcome, of_accuracy, of_f1
+from murmura.training.kinds.figures.outcome import Outcome, of_accuracy, of_f1
 
 counts = st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=60)
 

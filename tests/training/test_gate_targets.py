@@ -16,7 +16,7 @@ from murmura.training.gate.statistics import compare
 from murmura.training.gate.targets import find_targets
 from murmura.training.gate.verdict import GateResult, Lift, SeedFigures, Verdict, from_json, judge_drawn, judge_target
 from murmura.training.gate.weigh import Placebo, weigh
-from murmura.training.kinds.outcome import of_accuracy
+from murmura.training.kinds.figures.outcome import of_accuracy
 from murmura.training.recipe.job import Gate, read_job
 
 

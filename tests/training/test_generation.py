@@ -31,7 +31,7 @@ from murmura.training.fit.check_data import check_data
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.fit.steps.gradient import compute_gradient
-from murmura.training.kinds.reply_decoder import Decoded
+from murmura.training.kinds.replies.decoder import Decoded
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.report.decisions import describe_decisions
 from murmura.training.run_folders.run_folder import RunFolder

@@ -13,7 +13,7 @@ from murmura.runtime.model.kinds.registry import kind_of
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training.data.example import Example, Span
 from murmura.training.kinds.answers import Answer
-from murmura.training.kinds.calibration_error import calibration_error
+from murmura.training.kinds.figures.calibration_error import calibration_error
 from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.report.figures import MEANINGS

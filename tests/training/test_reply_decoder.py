@@ -9,7 +9,7 @@ from torch import Tensor
 from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import GenerationSpec
 from murmura.training.export.parity import build_head
-from murmura.training.kinds.reply_decoder import NO_PIECE, ReplyDecoder, log_probabilities, spread_layers
+from murmura.training.kinds.replies.decoder import NO_PIECE, ReplyDecoder, log_probabilities, spread_layers
 from murmura.training.model.encoders import build_encoder
 
 TASK = reply_task()

@@ -10,8 +10,8 @@ from sacrebleu.metrics import BLEU
 
 from murmura.schemas.acts import Act, ActName
 from murmura.training.data.example import Example
-from murmura.training.kinds.reply_baselines import consensus_replies, most_common_reply, template_replies
-from murmura.training.kinds.reply_scores import (
+from murmura.training.kinds.replies.baselines import consensus_replies, most_common_reply, template_replies
+from murmura.training.kinds.replies.scores import (
     MEANINGS,
     compare_with_references,
     rouge_l,

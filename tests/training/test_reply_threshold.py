@@ -20,7 +20,13 @@ from murmura.training.kinds import generation
 from murmura.training.kinds.answers import Answer
 from murmura.training.kinds.generation import Generation
 from murmura.training.kinds.kind import Chosen, ScoredReply
-from murmura.training.kinds.reply_threshold import MAX_FLAGGED, KnownReplies, choose_accept, forbid_as_served, is_right
+from murmura.training.kinds.replies.threshold import (
+    MAX_FLAGGED,
+    KnownReplies,
+    choose_accept,
+    forbid_as_served,
+    is_right,
+)
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 

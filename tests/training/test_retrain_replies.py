@@ -17,7 +17,7 @@ from murmura.schemas.acts import Act
 from murmura.training.data.replies import read_reply, write_reply
 from murmura.training.data.row import Row
 from murmura.training.data.rules import Rules
-from murmura.training.kinds.outcome import of_ratio
+from murmura.training.kinds.figures.outcome import of_ratio
 from murmura.training.mix.balance import repeat_replies
 from murmura.training.mix.corrections import read_corrections
 from murmura.training.mix.plan import Mix, plan_mix

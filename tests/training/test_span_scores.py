@@ -15,8 +15,8 @@ from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.example import Example, Span
 from murmura.training.ingest.rules import LeftOut, Unfit, target_of
 from murmura.training.kinds.answers import Answer
+from murmura.training.kinds.figures.span_scores import locate, match
 from murmura.training.kinds.registry import KINDS
-from murmura.training.kinds.span_scores import locate, match
 from murmura.training.model.encoders import train_tokenizer
 
 SPEC = TaskSpec(name="t", kind="tagging", labels=["O", "B-city", "I-city", "B-num", "I-num"])

@@ -16,7 +16,7 @@ from murmura.training.fit.checkpoint import checkpoint_weights
 from murmura.training.fit.phases import Base, begin_phase
 from murmura.training.fit.setup import Fitting
 from murmura.training.gate.seed_statistics import SeedsDifference, compare_seeds
-from murmura.training.kinds.outcome import Outcome, of_accuracy
+from murmura.training.kinds.figures.outcome import Outcome, of_accuracy
 from murmura.training.recipe.recipe import Recipe, load_recipe
 from murmura.training.transfer.advice import Cure, advise
 from murmura.training.transfer.findings import Affinity, Cost, Transfer, gather_affinities, last_losses, mean_cosines

@@ -118,7 +118,7 @@ def _suggest_rows(
     model: "Model",
     run: Path | None,
 ) -> None:
-    from ...runtime.cli.progress import progress_bar
+    from ...runtime.cli.records.progress import progress_bar
     from ..suggest.choose import choose_texts
     from ..suggest.rows import Texts, find_problem, read_known, write_suggestions
 

@@ -25,7 +25,7 @@ def suggest_live(
     per_minute: float,
 ) -> None:
     """Choose, publish the reviews, and print what was done. SetupError where the topic of reviews is missing."""
-    from ...runtime.cli.progress import progress_bar
+    from ...runtime.cli.records.progress import progress_bar
     from ...runtime.kafka.topics import require_topics
     from ..ingest.manifest import Options
     from ..suggest.ask_people import ask_people, choose_live

@@ -14,8 +14,8 @@ from ...runtime.model.model import Model
 from ...schemas.manifest import GenerationSpec
 from ..data.example import Example
 from ..kinds.answers import Score
-from ..kinds.reply_baselines import Contexts, answer_baselines
-from ..kinds.reply_scores import score_bleu_and_rouge
+from ..kinds.replies.baselines import Contexts, answer_baselines
+from ..kinds.replies.scores import score_bleu_and_rouge
 from ..prepare.reading import read_part
 from ..recipe.recipe import Recipe
 

@@ -38,7 +38,7 @@ from ...runtime.model.reference_sample import Reference, make_reference
 from ...runtime.model.replies.reply_decoder import make_decoders
 from ...schemas.manifest import MANIFEST_NAME, POOLED, Base, Limits, ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
-from ..kinds.reply_decoder import Decoded
+from ..kinds.replies.decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.os_errors import as_os_error

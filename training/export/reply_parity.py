@@ -12,7 +12,7 @@ from ...runtime.errors import SetupError
 from ...runtime.model.generated import Generated
 from ...runtime.model.inputs import TextPair
 from ...runtime.model.model import Model
-from ..kinds.reply_decoder import END, Decoded, ReplyDecoder
+from ..kinds.replies.decoder import END, Decoded, ReplyDecoder
 from ..model.encoders import build_encoder
 from ..model.padding import in_order, pad
 from .parity import build_head

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...runtime.model.deltas.delta import ADDED
-from ..kinds.reply_decoder import ReplyDecoder
+from ..kinds.replies.decoder import ReplyDecoder
 from ..model.methods.lora import factors, own_parameters, set_factors
 from ..model.methods.method import to_numpy
 from ..model.network import MultiTask

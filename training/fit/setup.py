@@ -18,7 +18,7 @@ from ..compute.device import open_accelerator, precision_of
 from ..compute.phase_rows import count_run_rows
 from ..data.example import Example
 from ..kinds.heads import FormedHead
-from ..kinds.reply_decoder import ReplyDecoder
+from ..kinds.replies.decoder import ReplyDecoder
 from ..model.encoders import Checkpoint, build_encoder
 from ..model.methods.make import make_method
 from ..model.network import MultiTask

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from ..kinds.outcome import Array, Outcome
+from ..kinds.figures.outcome import Array, Outcome
 from .statistics import POWER, RESAMPLES, compare
 
 

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kinds.outcome import Array, Outcome, compute_ratio
+from ..kinds.figures.outcome import Array, Outcome, compute_ratio
 
 RESAMPLES: Final = 2000
 SIGN_FLIPS: Final = 20_000

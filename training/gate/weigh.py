@@ -13,7 +13,7 @@ from ..data.example import labels_of
 from ..data.near_texts import near_form
 from ..evaluate.evaluate import answers
 from ..kinds.answers import Answer
-from ..kinds.outcome import of_accuracy
+from ..kinds.figures.outcome import of_accuracy
 from ..kinds.registry import kind_of
 from ..recipe.job import Gate
 from .held_out import (

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from ..data.example import Example
-from .findings import Findings
-from .intervals import Interval
+from .figures.findings import Findings
+from .figures.intervals import Interval
 
 
 @dataclass(frozen=True, slots=True)

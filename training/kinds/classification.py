@@ -30,12 +30,12 @@ from .calibration import (
     temperature_of,
     withholding_threshold,
 )
-from .calibration_error import calibration_error, sample_calibration_error
-from .findings import Choices, Details, Events
-from .intervals import auroc_interval, sample_shares
+from .figures.calibration_error import calibration_error, sample_calibration_error
+from .figures.findings import Choices, Details, Events
+from .figures.intervals import auroc_interval, sample_shares
+from .figures.label_counts import count_labels, sample_macro_f1
+from .figures.outcome import Outcome, of_accuracy
 from .kind import CalibrationRows, Chosen, Doubt, EncodedTexts, Kind
-from .label_counts import count_labels, sample_macro_f1
-from .outcome import Outcome, of_accuracy
 
 log = logging.getLogger(__name__)
 Array = NDArray[Any]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ...schemas.manifest import TaskSpec
 from .answers import Answer
-from .findings import Bin, Choices, Coverage, Events, Findings, Mistake, Point, Slice
-from .intervals import find_interval, sample_outcome
+from .figures.findings import Bin, Choices, Coverage, Events, Findings, Mistake, Point, Slice
+from .figures.intervals import find_interval, sample_outcome
 from .kind import Kind
 
 BINS: Final = 10

@@ -20,11 +20,11 @@ from ..data.row import Row
 from ..data.rules import Rules
 from .answers import Answer, Score
 from .calibration import FEW_ROWS
-from .intervals import Interval
+from .figures.intervals import Interval
+from .figures.outcome import Outcome, of_accuracy
 from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
-from .outcome import Outcome, of_accuracy
-from .reply_decoder import END, NO_PIECE, ReplyDecoder
-from .reply_scores import (
+from .replies.decoder import END, NO_PIECE, ReplyDecoder
+from .replies.scores import (
     BLEU_OUTCOME,
     MEANINGS,
     ReplyScores,
@@ -32,7 +32,7 @@ from .reply_scores import (
     score_bleu_and_rouge,
     score_replies,
 )
-from .reply_threshold import MAX_FLAGGED, choose_accept
+from .replies.threshold import MAX_FLAGGED, choose_accept
 
 if TYPE_CHECKING:
     from transformers import BertConfig

@@ -30,9 +30,9 @@ from ..recipe.reading import Columns
 from ..recipe.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .distance_head import DistanceHead
-from .findings import Details
+from .figures.findings import Details
+from .figures.outcome import SURE_ENOUGH, Outcome
 from .heads import FormedHead, linear_head
-from .outcome import SURE_ENOUGH, Outcome
 
 if TYPE_CHECKING:
     from transformers import BertConfig

@@ -29,12 +29,12 @@ from .calibration import (
     temperature_of_labels,
     withholding_threshold,
 )
-from .calibration_error import calibration_error, sample_calibration_error
-from .findings import Details, Events
-from .intervals import Sampled, sample_outcome, sample_shares
+from .figures.calibration_error import calibration_error, sample_calibration_error
+from .figures.findings import Details, Events
+from .figures.intervals import Sampled, sample_outcome, sample_shares
+from .figures.label_counts import count_label_sets
+from .figures.outcome import Outcome, of_counts, of_f1
 from .kind import TIE, CalibrationRows, Chosen, EncodedTexts, Kind
-from .label_counts import count_label_sets
-from .outcome import Outcome, of_counts, of_f1
 
 Array = NDArray[Any]
 NO_LABEL: Final = "no label"

@@ -27,12 +27,12 @@ from ..data.rules import Rules
 from ..data.tagging import read_tagging
 from .answers import Answer, Score
 from .calibration import temperature_of
-from .calibration_error import calibration_error
-from .findings import Details, Events
+from .figures.calibration_error import calibration_error
+from .figures.findings import Details, Events
+from .figures.outcome import Outcome, of_counts
+from .figures.span_details import detail_spans
+from .figures.span_scores import Located, Matches, locate, locate_exactly, match
 from .kind import CalibrationRows, Chosen, EncodedTexts, Kind
-from .outcome import Outcome, of_counts
-from .span_details import detail_spans
-from .span_scores import Located, Matches, locate, locate_exactly, match
 
 Array = NDArray[Any]
 NO_SPAN: Final = "no span"

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..kinds.kind import Kind
-from ..kinds.reply_decoder import Decoded, log_probabilities
+from ..kinds.replies.decoder import Decoded, log_probabilities
 from .network import MultiTask
 from .padding import in_order, pad
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from markupsafe import Markup
 
-from ..kinds.findings import Bin, Coverage
-from ..kinds.intervals import wilson
+from ..kinds.figures.findings import Bin, Coverage
+from ..kinds.figures.intervals import wilson
 from .svg import INK, LINE, MUTED, SERIES, fit_into_page
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ..evaluate.evaluate import TEST
 from ..fit.loop import ignore
 from ..gate.held_out import conversations_of, group_of_rows
 from ..gate.seed_statistics import compare_seeds
-from ..kinds.outcome import Outcome
+from ..kinds.figures.outcome import Outcome
 from ..kinds.registry import kind_of
 from ..prepare.tasks import TaskData, read_tasks
 from ..recipe.recipe import Recipe, load_recipe

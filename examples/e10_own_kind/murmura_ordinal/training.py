@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.kinds.answers import Answer, Score
 from murmura.training.kinds.classification import Classification
+from murmura.training.kinds.figures.outcome import Outcome, of_ratio
 from murmura.training.kinds.kind import EncodedTexts
-from murmura.training.kinds.outcome import Outcome, of_ratio
 
 
 class Ordinal(Classification):

@@ -7,8 +7,8 @@ import typer
 
 from ...errors import SetupError
 from .. import options
-from ..release_steps import By, now, publish_next, read_releases, who
-from ..releases import Name, Store, open_store
+from ..releases.commands import Name, Store, open_store
+from ..releases.steps import By, now, publish_next, read_releases, who
 from .candidates import check_candidate
 from .inputs import (
     check_rate,

@@ -7,7 +7,7 @@ import typer
 
 from ...errors import SetupError
 from .. import options
-from ..release_steps import read_releases, releases_topic
+from ..releases.steps import read_releases, releases_topic
 from ..tables import print_table
 from .kept import read_kept
 from .shadow import write_shadow_report

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from murmura.runtime.agent.routes import make_routes
 from murmura.runtime.batching.backlog import Backlog
-from murmura.runtime.batching.entry import Entry
-from murmura.runtime.batching.policy import BatchLimits
-from murmura.runtime.batching.version_queue import VersionTerms
+from murmura.runtime.batching.queues.entry import Entry
+from murmura.runtime.batching.queues.policy import BatchLimits
+from murmura.runtime.batching.queues.version_queue import VersionTerms
 from murmura.runtime.observe.metrics import Metrics
 from murmura.runtime.settings.shadow import ShadowSettings
 from murmura.runtime.shadow.messages import ShadowMessages

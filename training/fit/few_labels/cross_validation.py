@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kinds.intervals import wilson
+from ...kinds.figures.intervals import wilson
 from ...prepare.data_report import Confusion, CrossValidation
 
 NAMED: Final = 5

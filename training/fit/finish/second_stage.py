@@ -18,9 +18,9 @@ from ....runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...compute import sampler
 from ...compute.optimiser import seed_step
 from ...compute.timer import Timer
-from ...kinds.reply_decoder import NO_PIECE, ReplyDecoder
-from ...kinds.reply_rewards import advantages, compute_reward
-from ...kinds.reply_scores import score_bleu_and_rouge
+from ...kinds.replies.decoder import NO_PIECE, ReplyDecoder
+from ...kinds.replies.rewards import advantages, compute_reward
+from ...kinds.replies.scores import score_bleu_and_rouge
 from ...model.padding import pad
 from ...model.replies import decode_replies
 from ...recipe.objective import Objective

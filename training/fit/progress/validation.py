@@ -12,7 +12,7 @@ from ....schemas.manifest import TaskSpec
 from ...data.example import Example
 from ...kinds.heads import FormedHead
 from ...kinds.kind import ScoredReply
-from ...kinds.reply_threshold import forbid_as_served
+from ...kinds.replies.threshold import forbid_as_served
 from ...model.network import logits_of
 from ...model.replies import decode_replies, score_replies
 from ..checkpoint import checkpoint_weights

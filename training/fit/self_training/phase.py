@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from ....runtime.model.decoding import softmax
 from ...kinds.calibration import temperature_of
-from ...kinds.intervals import Sampled, find_interval
+from ...kinds.figures.intervals import Sampled, find_interval
 from ...model.network import logits_of
 from ...recipe.last_phase import find_task
 from ...recipe.self_training import SelfTraining

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...kinds.reply_decoder import ReplyDecoder
+from ...kinds.replies.decoder import ReplyDecoder
 from ...recipe.methods import Dora, Lora
 from .method import ADAPTER, Arrays, Method, adapted
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ....schemas.manifest import EncoderSpec
-from ...kinds.reply_decoder import ReplyDecoder
+from ...kinds.replies.decoder import ReplyDecoder
 
 if TYPE_CHECKING:
     from transformers import BertModel

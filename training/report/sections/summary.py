@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from ...kinds.answers import Score
-from ...kinds.intervals import Interval
+from ...kinds.figures.intervals import Interval
 from ..figures import rounded, shown
 from ..page_data import PageData
 from ..section import Section, render, share

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from ....schemas.manifest import ModelManifest, TaskSpec
 from ...kinds.answers import Score
-from ...kinds.findings import Findings, Slice
+from ...kinds.figures.findings import Findings, Slice
+from ...kinds.figures.span_scores import Matches
 from ...kinds.registry import kind_of
-from ...kinds.span_scores import Matches
 from ...prepare.data_report import TaskReport
 from ..decisions import describe_decisions
 from ..figures import meanings_of, rounded, shown

@@ -1,0 +1,1 @@
+"""The commands of dialogue: `murmura chat`, `murmura dialogue` and `murmura knowledge`."""

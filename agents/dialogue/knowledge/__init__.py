@@ -1,0 +1,1 @@
+"""Knowledge: reviewed answers to questions, and the index that finds them."""

@@ -1,0 +1,1 @@
+"""Runs passes and steps on the device, and handles its failures."""

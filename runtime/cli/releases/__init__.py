@@ -1,0 +1,1 @@
+"""`murmura models`: push, release, rollback and history."""

@@ -1,0 +1,1 @@
+"""Figures on a set of rows: outcomes, counts, intervals, and what the report shows of them. Pure."""
