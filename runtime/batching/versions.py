@@ -1,6 +1,6 @@
 """The loaded versions of one model, and which of them answers a side of an experiment."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..agent.routes import Route
@@ -27,8 +27,10 @@ class Versions:
     def __init__(self, current: LoadedVersion) -> None:
         self.current = current
         self.candidate: LoadedVersion | None = None
-        self.on_answered: Callable[[Sequence[Entry]], None] | None = None
-        """Called with each batch once its messages were handed over; set where a version is only compared."""
+        self.on_answered: Callable[[Sequence[Entry], Collection[tuple[str, int]]], None] | None = None
+        """Called with each batch once its messages are acknowledged, and with the agents whose results these are, each with the
+        `id()` of its record; set where a version is only compared.
+        """
         self.has_waiting: Callable[[], bool] = lambda: False
         """Whether records wait that are in no version's queue yet."""
         self.assignment: Assignment | None = None

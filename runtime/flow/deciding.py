@@ -192,7 +192,7 @@ class Deciding:
         try:
             if not (found := reviews.pick(entries)):
                 return
-            published = {(name, id(record)) for (name, _), records in outcome.answered.items() for record in records}
+            published = outcome.find_published()
             for picked in found:
                 entry = entries[picked.row]
                 delivery: Delivery = entry.context

@@ -284,10 +284,9 @@ class Dispatcher:
         if unfinished:
             self._finish(unfinished)  # closed or held: no longer in progress
         if outcome.works:
-            self._feedings.send(outcome, held)
+            self._feedings.offer(entries, outcome, self._feedings.send(outcome, held))
         else:
             self._under_way.end(held)
-        self._feedings.offer(entries)
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the model that encoded them failed and has been replaced."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from ...schemas.deadletter import DeadLetterReason as Reason
 from ..agent.routes import Route
@@ -70,10 +71,18 @@ class Feeding:
             for delivery in deliveries:
                 delivery.choose_side(assignment)
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Show a batch whose messages were handed over to a version that is only compared."""
+    def offer(self, entries: Sequence[Entry], outcome: Outcome, sending: "asyncio.Task[bool]") -> None:
+        """Show a batch to a version that is only compared, once its messages are acknowledged."""
         if self._versions.on_answered is not None:
-            self._versions.on_answered(entries)
+            sending.add_done_callback(partial(self._show, entries, outcome))
+
+    def _show(self, entries: Sequence[Entry], outcome: Outcome, sending: "asyncio.Task[bool]") -> None:
+        is_sent = not sending.cancelled() and sending.exception() is None and sending.result()
+        if is_sent and self._versions.on_answered is not None:
+            finished = {id(work) for work in outcome.works}
+            answered = [entry for entry in entries if id(entry.context) in finished]
+            if answered:
+                self._versions.on_answered(answered, outcome.find_published())
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the version that encoded them failed or was unloaded, and another one answers them."""
@@ -222,6 +231,8 @@ class Feeding:
         outcome.trace(delivery.span, error)
         self.send(outcome, delivery.bytes)
 
-    def send(self, outcome: Outcome, held: int) -> None:
-        """Send an outcome; `held` is the number of bytes that its records release when it is sent."""
-        self._outbox.send(outcome).add_done_callback(lambda task: self._under_way.end(held))
+    def send(self, outcome: Outcome, held: int) -> "asyncio.Task[bool]":
+        """Send an outcome; `held` is the number of bytes that its records release when it is sent. The task: see `Outbox.send`."""
+        sending = self._outbox.send(outcome)
+        sending.add_done_callback(lambda task: self._under_way.end(held))
+        return sending

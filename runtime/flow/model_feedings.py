@@ -1,5 +1,6 @@
 """Passes records to the model of their topic."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from ..batching.queues.entry import Entry
@@ -34,13 +35,13 @@ class ModelFeedings:
         for name, part in parts.items():
             self._feedings[name].take_back(part)
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Show an answered batch, which is of one model, to a version that is only compared; see `Feeding.offer`."""
-        self._feedings[self._find_name(entries[0].context.record.topic)].offer(entries)
+    def offer(self, entries: Sequence[Entry], outcome: Outcome, sending: "asyncio.Task[bool]") -> None:
+        """Show a batch, which is of one model, to a version that is only compared; see `Feeding.offer`."""
+        self._feedings[self._find_name(entries[0].context.record.topic)].offer(entries, outcome, sending)
 
-    def send(self, outcome: Outcome, held: int) -> None:
+    def send(self, outcome: Outcome, held: int) -> "asyncio.Task[bool]":
         """Send an outcome; see `Feeding.send`."""
-        self._feedings[self._first.name].send(outcome, held)
+        return self._feedings[self._first.name].send(outcome, held)
 
     def _find_name(self, topic: str) -> str:
         return self.groups.get(topic, self._first.name)

@@ -132,6 +132,10 @@ class Outcome:
                     records[:] = [other for other in records if other is not record]
         return True
 
+    def find_published(self) -> set[tuple[str, int]]:
+        """Return the agents that answered, each with the `id()` of a record."""
+        return {(agent, id(record)) for (agent, _), records in self.answered.items() for record in records}
+
     def count(self, metrics: Metrics) -> None:
         """Count what came of the records, once everything has been acknowledged."""
         now_ms = time.time() * 1000

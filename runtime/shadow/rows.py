@@ -22,7 +22,7 @@ class Versions(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Where a compared request came from, and whose predictions about it were sent."""
+    """Where a compared request came from, and whose predictions about it were published."""
 
     request_id: str
     source: str

@@ -1,7 +1,7 @@
 """A loaded version that is compared on a share of the records while the device is idle, and answers none of them."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from threading import Thread, get_ident
 from typing import Final, Protocol
@@ -48,7 +48,7 @@ class Shadow:
     """Compares one version with the current one. Used on the event loop; passes run in a thread of its own.
 
     Invariants:
-    - a record is taken after its messages were handed over, and nothing of it is kept but its text, tokens and answers;
+    - a record is taken after its messages are acknowledged, and nothing of it is kept but its text, tokens and answers;
     - a pass starts only while no record waits and nothing of any loaded version runs, nor another shadow's pass;
     - what fails here ends here: the version is unloaded at the first failure that is no record's, at a pass that does not end, or after
       `MOST_FAILURES` records that it fails on, and `on_failed` is called once.
@@ -94,16 +94,19 @@ class Shadow:
         """Bytes of the rows that wait."""
         return self._waiting.bytes
 
-    def offer(self, entries: Sequence[Entry]) -> None:
-        """Take a batch of one version whose answers were handed over. Never raises and never waits."""
+    def offer(self, entries: Sequence[Entry], published: Collection[tuple[str, int]]) -> None:
+        """Take a batch of one version whose messages are acknowledged. Never raises and never waits.
+
+        `published`: the agents whose results were published, each with the `id()` of its record.
+        """
         if self.stopped:
             return
         try:
-            self._take(entries)
+            self._take(entries, published)
         except Exception as error:  # noqa: BLE001 - the records were answered: nothing here may end the process
             self._fail(DeviceFailed(f"records cannot be taken for comparison: {describe_origin(error)}"))
 
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: Sequence[Entry], published: Collection[tuple[str, int]]) -> None:
         if entries[0].model.manifest is not self._manifest:
             self._meet(entries[0].model.manifest)
         answered, chosen, dropped = 0, 0, 0
@@ -113,7 +116,7 @@ class Shadow:
             answered += 1
             if self._share < 1 and place_unit(self._name, entry.context.request.request_id) >= self._share:
                 continue
-            if (row := self._make_row(entry)) is not None:
+            if (row := self._make_row(entry, published)) is not None:
                 chosen += 1
                 dropped += len(self._waiting.add(row))
         self._shared.count_answered(self._versions, answered, chosen)
@@ -129,7 +132,7 @@ class Shadow:
         self._comparable = comparable_tasks(manifest, own)
         self._shares_tokens = shares_tokens(manifest, own)
 
-    def _make_row(self, entry: Entry) -> Row | None:
+    def _make_row(self, entry: Entry, published: Collection[tuple[str, int]]) -> Row | None:
         """Return what is kept of an entry; None where the versions have no task of it in common."""
         delivery: Delivery = entry.context
         outputs = entry.outputs or {}
@@ -138,7 +141,9 @@ class Shadow:
         if not tasks or route is None:
             return None
         asked, record = delivery.request, delivery.record
-        agents = {bound.agent.name: (*of,) for bound, of in delivery.asked if bound.agent.output is not None}
+        agents = {
+            bound.agent.name: (*of,) for bound, of in delivery.asked if (bound.agent.name, id(record)) in published
+        }
         text = choose_input(asked.text, asked.text_pair, tasks, self._pair_tasks)
         return Row(
             self._versions,

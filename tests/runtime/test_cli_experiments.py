@@ -13,15 +13,13 @@ from kafka_topics import create_topics
 from tiny_model import TASKS, write_tiny_model
 
 from murmura.runtime.cli.doctor import _find_trials
-from murmura.runtime.cli.experiments.inputs import note_missing_ratios, note_missing_reviews, parse_share
-from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
 from murmura.runtime.kafka.producer import producer_factory
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings, Settings
-from murmura.schemas.experiment import Measure, Rules
+from murmura.schemas.experiment import Rules
 from murmura.schemas.experiment_state import ExperimentState
 from murmura.schemas.release import ReleaseState, released
 
@@ -135,6 +133,39 @@ def test_an_experiment_on_a_real_kafka(store, kafka, unique, tmp_path):
     go_through(desk)
 
 
+def test_a_step_is_refused_where_the_clock_is_behind_the_results(store, kafka, unique, tmp_path):
+    prefix = unique("clock")
+    results = f"{prefix}.classification.results"
+    asyncio.run(create_topics(kafka, [f"{prefix}.models", f"{prefix}.events"], 1, {}))
+    asyncio.run(create_topics(kafka, [results], 2, {}))
+    desk = Desk(kafka, store, tmp_path, prefix)
+    desk.release(2)
+    ahead = 1800.0
+    send_results(
+        desk.kafka, results, 0, [-ahead, ahead, -ahead]
+    )  # one with a time of its own says nothing of the clock
+    desk.run("canary", 3, "--no-power")
+    send_results(desk.kafka, results, 1, [ahead, ahead + 5, ahead + 9])
+    for command in (("canary", 3, "--share", "20%"), ("ab", 3), ("promote",)):
+        said = desk.refused(*command)
+        assert f"is behind the latest results in {results}/1 (" in said
+        assert "set it, or that of the process that wrote them" in said
+    assert (desk.state.generation, desk.state.candidate.experiment.share_now) == (2, 0.05)
+    desk.run("stop")
+
+
+def send_results(kafka: KafkaSettings, topic: str, partition: int, ahead_s: list[float]) -> None:
+    async def send() -> None:
+        producer = producer_factory(kafka, ProducerSettings())()
+        await producer.start()
+        for each in ahead_s:
+            at_ms = int(1000 * (datetime.now(UTC).timestamp() + each))
+            await producer.send_and_wait(topic, b"{}", partition=partition, timestamp_ms=at_ms)
+        await producer.stop()
+
+    asyncio.run(send())
+
+
 def test_a_shadow_runs_and_is_stopped_and_the_current_version_stays(desk):
     assert desk.run("shadow", 3) == "shadow: desk 3 is compared with 2 on 10 % of the requests (generation 2)\n"
     assert "has no experiment, only a shadow" in desk.refused("promote")
@@ -243,77 +274,6 @@ async def send_all(kafka: KafkaSettings, topic: str, records: list[tuple[str, st
             await producer.send_and_wait(topic, value.encode(), key.encode())
     finally:
         await producer.stop()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--share", "0"), "--share: expected more than 0 and less than all, such as 5% or 0.05, found '0'"),
-        (("--share", "half"), "found 'half'"),
-        (("--share", "100%"), "found '100%'"),
-        (("--unit", "moon"), "--unit: expected key, conversation, request or metadata.NAME, found 'moon'"),
-        (
-            ("--rate", "1.5"),
-            "--rate: expected the current version's rate of the first goal, between 0 and 1, found 1.5",
-        ),
-        (("--rules", "none.yaml"), "none.yaml: cannot read the file of rules"),
-    ],
-)
-def test_bad_input_is_one_line_before_anything_is_read(arguments, message, tmp_path):
-    assert message in refused_here(
-        "models", "canary", "desk", 3, *arguments, "--bootstrap", "127.0.0.1:1", cwd=tmp_path
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("min_unit: 3\n", "rules.yaml:1: min_unit: unknown key; expected one of"),
-        ("goals:\n- measure: agrement\n", "rules.yaml:2: goals.measure: "),
-        (
-            "goals:\n- {measure: ratio, name: orders}\n",
-            "rules.yaml:2: goals: a ratio of your own says which way is better",
-        ),
-        ("alpha: 2\n", "rules.yaml:1: alpha: Input should be less than 1, found '2'"),
-        ("guardrails: [{measure: errors}, {measure: errors}]\n", "errors stands there twice"),
-        ("[]\n", "rules.yaml:1: a file of rules is a mapping"),
-        (
-            "goals: [{measure: errors, task: intent}]\n",
-            "rules.yaml: errors/intent: errors is of whole requests, leave out",
-        ),
-        ("goals: [{measure: agreement}]\nalpha: 0.9\n", "rules.yaml: alpha: expected at most 0.5"),
-        ("goals: [{measure: agreement}]\nhold_back: 1.0e-17\n", "rules.yaml: hold_back: expected at least 0.001"),
-    ],
-)
-def test_a_mistake_in_the_rules_is_one_line_with_file_and_key(text, message, tmp_path):
-    (tmp_path / "rules.yaml").write_text(text)
-    given = ("--rules", "rules.yaml", "--bootstrap", "127.0.0.1:1")
-    assert message in refused_here("models", "canary", "desk", 3, *given, cwd=tmp_path)
-
-
-def test_a_line_says_where_agreement_decides_and_nobody_is_asked_at_random(capsys):
-    note_missing_reviews(Settings(), Rules())
-    assert "reviews.random_share is 0 in these settings" in capsys.readouterr().err
-    note_missing_reviews(Settings(reviews={"random_share": 0.01}), Rules())
-    withheld = [Measure(measure="withheld")]
-    note_missing_reviews(Settings(), Rules(goals=withheld, guardrails=withheld))
-    assert capsys.readouterr().err == ""
-
-
-def test_a_line_says_where_a_ratio_decides_and_no_topic_of_its_events_is_set(capsys):
-    orders = Rules(goals=[Measure(measure="ratio", name="orders", better="higher")])
-    note_missing_ratios(Settings(), orders)
-    assert "and ratio/orders decides nothing" in capsys.readouterr().err
-    note_missing_ratios(Settings(experiments={"ratios": "shop.orders"}), orders)
-    note_missing_ratios(Settings(), Rules())
-    assert capsys.readouterr().err == ""
-
-
-def test_a_share_is_written_in_per_cent_or_as_a_number():
-    assert [parse_share(text) for text in ("5%", "0.05", " 7.5 % ", "99.9%")] == [0.05, 0.05, 0.075, 0.999]
-    for text in ("", "-1%", "nan", "1", "1e400", "5%%"):
-        with pytest.raises(SetupError, match="--share"):
-            parse_share(text)
 
 
 def test_doctor_sees_whether_rules_may_have_to_write_releases(desk):

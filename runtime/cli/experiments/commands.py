@@ -10,6 +10,7 @@ from .. import options
 from ..releases.commands import Name, Store, open_store
 from ..releases.steps import By, now, publish_next, read_releases, who
 from .candidates import check_candidate
+from .clock_check import check_clock
 from .inputs import (
     check_rate,
     check_unit,
@@ -181,6 +182,8 @@ def promote(
 
     step = completed if at_once else promoted
     settings = options.settings(config, bootstrap=bootstrap)
+    if not at_once:
+        check_clock(settings)
     _publish(settings, name, lambda state: step(state, by=who(by), why=why, at=now()))
 
 
@@ -228,8 +231,9 @@ def _start(
     check_units_per_hour(units_per_hour)
     if rate is not None:
         check_rate(rate)
-        if units_per_hour is None and _has_no_candidate(settings, name):
-            units = measure_unit_rate(settings, name, kept, judged)
+    check_clock(settings)
+    if rate is not None and units_per_hour is None and _has_no_candidate(settings, name):
+        units = measure_unit_rate(settings, name, kept, judged)
 
     def change(state: "ReleaseState") -> "ReleaseState":
         at = now()

@@ -34,7 +34,7 @@ def measure_unit_rate(settings: "Settings", name: str, unit: str, rules: "Rules"
     if not asked:
         return UnitRate(None, "reviews.random_share is 0 in these settings")
     try:
-        topics = _list_topics(settings)
+        topics = list_topics(settings)
         counts = UnitCounts(name, unit, goal)
         hours = run_until_stopped(lambda stop: _read(settings, topics, counts))
     except MurmuraError as error:
@@ -74,7 +74,8 @@ class UnitCounts:
                 self._found.add(unit)
 
 
-def _list_topics(settings: "Settings") -> list[str]:
+def list_topics(settings: "Settings") -> list[str]:
+    """Return the topics of results and replies of the default agents."""
     from ...agent.agent import Agent
     from ...agent.discovery import find_agents
     from ...agent.routes import configure_agents

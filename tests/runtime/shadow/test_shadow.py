@@ -3,17 +3,18 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
-from murmura.runtime.errors import SetupError
+from murmura.runtime.errors import RecordTooLarge, SetupError
 from murmura.runtime.testing.fakes import FakeModel
 from murmura.schemas.ids import prediction_id
 from murmura.schemas.manifest import TaskSpec
 from murmura.schemas.review import Review, ReviewReason
 from murmura.schemas.shadow import ShadowCounts, ShadowDifference
 
-from .conftest import make_model, praise, until
+from .conftest import AGENT, make_model, praise, until
 
 
 async def test_each_record_is_compared_and_only_differences_are_published_without_the_text(start):
@@ -51,6 +52,36 @@ async def test_people_are_asked_about_few_of_the_answers_that_differ_with_the_gu
     assert result["request_id"].encode() not in asked.value, "the text, which is the id here"
     labels = {"agent": "classification", "task": "intent", "why": "disagreement"}
     assert process.metrics.registry.get_sample_value("murmura_reviews_total", labels) == 1
+
+
+def fail(request, prediction):
+    raise ValueError("no")
+
+
+async def test_nobody_is_asked_about_the_answer_of_an_agent_that_failed_on_the_record(start):
+    process = await start(agents=(AGENT, replace(AGENT, name="broken", output="broken", decide=fail)))
+    process.put_shadow(make_model(2, answers=praise))
+    await process.answer("bad", dead_letters=1)
+    await process.answer("good", dead_letters=1)  # offset 1 chooses the second of two agents
+    await until(lambda: process.count("differed") == 1)
+    assert [Review.model_validate_json(asked.value).agent for asked in process.asked] == ["classification"]
+    (difference,) = [found for found in process.records() if isinstance(found, ShadowDifference)]
+    assert set(difference.predictions) == {"classification"}
+
+
+async def test_nobody_is_asked_about_an_answer_that_the_broker_refused(start):
+    process = await start()
+    publish = process.broker.publish
+
+    async def refuse_results(messages):
+        await publish([message for message in messages if message.topic != "out"])
+        return [RecordTooLarge("no") if message.topic == "out" else None for message in messages]
+
+    process.broker.publish = refuse_results
+    process.put_shadow(make_model(2, answers=praise))
+    await process.answer("good", dead_letters=1)
+    await until(lambda: process.count("differed") == 1)
+    assert process.asked == []
 
 
 async def test_an_answer_that_an_agent_changed_to_nonsense_costs_no_comparison(start, monkeypatch):
