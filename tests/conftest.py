@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SHARE] = share = RunShare(folder)
     if folder_of_leader is None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        config.add_cleanup(share.stop_brokers)  # the last that is added is called first
+        config.add_cleanup(share.discard_brokers)  # the last that is added is called first
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,9 +66,16 @@ def pytest_collection_finish() -> None:
 
 
 def _begin_with_slow_files(items: list[pytest.Item]) -> None:
-    """Order files for workers that take them one by one: a long one at the end would leave the other worker idle."""
+    """Order files for workers that take them one by one: a long one at the end would leave the other worker idle.
+
+    Those with a test marked `slow` come first, that with the longest time limit of all before the others.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    limits: dict[Path, float] = {}
+    for item in items:
+        if marker := item.get_closest_marker("timeout"):
+            limits[item.path] = max(limits.get(item.path, 0.0), *marker.args)
+    items.sort(key=lambda item: (item.path not in slow, -limits.get(item.path, 0.0)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -99,17 +106,22 @@ def kafka(pytestconfig: pytest.Config) -> str:
         _without_kafka(pytestconfig, str(refused))
 
 
-@pytest.fixture
-def own_kafka(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[OwnBroker]:
-    """A broker for one test, which may stop, kill, freeze and start it again."""
-    broker = OwnBroker(tmp_path / "kafka")
-    try:
-        broker.start()
-    except NoBroker as refused:
-        _without_kafka(pytestconfig, str(refused))
+@pytest.fixture(scope="session")
+def broker_to_break(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
+    """What `own_kafka` is in one process of the tests: nothing else on it runs meanwhile, so that one is enough."""
+    broker = OwnBroker(tmp_path_factory.mktemp("own") / "kafka")
     yield broker
-    if (broker.data / "kafka.pid").exists():
-        broker.stop()
+    broker.discard()
+
+
+@pytest.fixture
+def own_kafka(broker_to_break: OwnBroker, give_up_kafka: Callable[[str], NoReturn]) -> OwnBroker:
+    """A broker for one test, without topics, which may stop, kill, freeze and start it again, and leave it as it is."""
+    try:
+        broker_to_break.reset()
+    except NoBroker as refused:
+        give_up_kafka(str(refused))
+    return broker_to_break
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,15 @@ import sys
 import time
 from pathlib import Path
 
+from confluent_kafka.admin import AdminClient
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "deploy/kafka/kafka"
 COMPOSE = ROOT / "deploy/compose.yaml"
 START_SECONDS = 180
 """On a machine that computes something else beside, a node needs more than a minute. All tests on Kafka wait for one node."""
+TIMEOUT_S = 20.0
+"""For a request to a node."""
 
 
 class NoBroker(Exception):
@@ -48,15 +52,46 @@ class OwnBroker:
     def stop(self) -> None:
         self._script("stop")
 
+    def reset(self) -> None:
+        """Make it as good as new, whatever has been done to it: it runs, and has no topics and no offsets of theirs."""
+        if self.is_running:
+            self.thaw()
+        else:
+            self.port = 0  # somebody else may have taken it meanwhile
+        self.start()
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        if names := [name for name in admin.list_topics(timeout=TIMEOUT_S).topics if not name.startswith("__")]:
+            for deleted in admin.delete_topics(names, operation_timeout=TIMEOUT_S).values():
+                deleted.result(TIMEOUT_S)
+
+    def discard(self) -> None:
+        """End it for ever, which is quicker than a stop: nobody reads its data again."""
+        if self.is_running:
+            self.kill()
+
     def kill(self) -> None:
         """End it as a crash would: no goodbye to its clients."""
         os.kill(self.pid, signal.SIGKILL)
         while not _is_gone(self.port):
             time.sleep(0.02)
+        self._pid_file.unlink()
+
+    @property
+    def is_running(self) -> bool:
+        """True for a frozen one, too."""
+        try:
+            os.kill(self.pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return True
 
     @property
     def pid(self) -> int:
-        return int((self.data / "kafka.pid").read_text())
+        return int(self._pid_file.read_text())
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.data / "kafka.pid"
 
     def freeze(self) -> None:
         """Leave the connections open and answer nothing, as a machine that swaps does."""
@@ -84,7 +119,7 @@ class GivenBroker:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
 
-    def stop(self) -> None:
+    def discard(self) -> None:
         pass
 
 
@@ -100,7 +135,7 @@ class ComposedBroker:
     def start(self) -> None:
         self._compose("up", "--detach", "--wait", "kafka", check=True)
 
-    def stop(self) -> None:
+    def discard(self) -> None:
         self._compose("down", "--volumes", check=False)
 
     def _compose(self, *arguments: str, check: bool) -> None:

@@ -41,12 +41,12 @@ class RunShare:
         """Return the Kafka with an authorizer, users and TLS; NoBroker says why there is none."""
         return _broker(self.once("guarded_kafka", lambda folder: _broker_or_refusal(_start_guarded, folder)))
 
-    def stop_brokers(self) -> None:
-        """Stop what was started; for the process that leads the run, after all others have ended."""
+    def discard_brokers(self) -> None:
+        """End what was started; for the process that leads the run, after all others have ended."""
         for name in ("kafka", "guarded_kafka"):
             record = self.folder / f"{name}.pickle"
             if record.exists() and not isinstance(broker := pickle.loads(record.read_bytes()), NoBroker):
-                broker.stop()
+                broker.discard()
 
     def refuse_kafka(self, reason: str) -> None:
         """Remember that a test found no Kafka."""

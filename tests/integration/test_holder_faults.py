@@ -118,8 +118,7 @@ def patient_kafka(tmp_path, give_up_kafka):
     except NoBroker as refused:
         give_up_kafka(str(refused))
     yield broker
-    if (broker.data / "kafka.pid").exists():
-        broker.stop()
+    broker.discard()
 
 
 @pytest.mark.kafka

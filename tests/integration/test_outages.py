@@ -9,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from kafka_broker import NoBroker, OwnBroker
 from kafka_topics import create_topics
 from served_process import Process, ended
 from serving import Desk, ids
@@ -20,20 +19,6 @@ MOST_LINES = 40
 
 
 PATHS = {"live": "livez", "ready": "readyz"}
-
-
-@pytest.fixture(scope="module")
-def fallible_kafka(tmp_path_factory: pytest.TempPathFactory, give_up_kafka):
-    broker = OwnBroker(tmp_path_factory.mktemp("fallible") / "kafka")
-    try:
-        broker.start()
-    except NoBroker as refused:
-        give_up_kafka(str(refused))
-    yield broker
-    if (broker.data / "kafka.pid").exists():
-        broker.stop()
-
-
 TOPICS = ("requests", "classified", "analysed", "deadletters")
 
 
@@ -92,17 +77,17 @@ async def watch_outage(process: Process, seconds: float) -> list[str]:
     return process.written[len(before) :].splitlines()
 
 
-async def test_an_outage_is_told_of_in_few_lines(fallible_kafka, unique, tiny_model, tmp_path):
-    desk = await desk_on(fallible_kafka.bootstrap, unique("outage"), tiny_model)
+async def test_an_outage_is_told_of_in_few_lines(own_kafka, unique, tiny_model, tmp_path):
+    desk = await desk_on(own_kafka.bootstrap, unique("outage"), tiny_model)
     process = Process(desk, tmp_path, settings={"health": {"progress_overdue_s": 1}})
     with ended([process]):
         await process.until("partitions assigned")
         await send(desk, "before")
         await answered(desk, "before")
-        fallible_kafka.kill()
+        own_kafka.kill()
         lines = await watch_outage(process, OUTAGE_S)
         assert await reasons(process, "ready")
-        await asyncio.to_thread(fallible_kafka.start)
+        await asyncio.to_thread(own_kafka.start)
         await send(desk, "after")
         await answered(desk, "after")
         await ready_again(process)
@@ -111,20 +96,20 @@ async def test_an_outage_is_told_of_in_few_lines(fallible_kafka, unique, tiny_mo
 
 
 async def test_a_broker_that_comes_back_with_nothing_is_served_on_when_the_topics_are_there_again(
-    fallible_kafka, unique, tiny_model, tmp_path
+    own_kafka, unique, tiny_model, tmp_path
 ):
     prefix = unique("wiped")
-    desk = await desk_on(fallible_kafka.bootstrap, prefix, tiny_model)
+    desk = await desk_on(own_kafka.bootstrap, prefix, tiny_model)
     process = Process(desk, tmp_path, settings={"health": {"progress_overdue_s": 1}})
     with ended([process]):
         await process.until("partitions assigned")
         await send(desk, "before")
         await answered(desk, "before")
-        await asyncio.to_thread(fallible_kafka.stop)
-        shutil.rmtree(fallible_kafka.data / "records")
-        await asyncio.to_thread(fallible_kafka.start)
+        await asyncio.to_thread(own_kafka.stop)
+        shutil.rmtree(own_kafka.data / "records")
+        await asyncio.to_thread(own_kafka.start)
         lines = await watch_outage(process, OUTAGE_S)
-        await desk_on(fallible_kafka.bootstrap, prefix, tiny_model)
+        await desk_on(own_kafka.bootstrap, prefix, tiny_model)
         await send(desk, "after")
         await answered(desk, "after")
         async with asyncio.timeout(60):

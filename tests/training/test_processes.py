@@ -14,6 +14,8 @@ from tiny_training import RECIPE, rows, write_jsonl
 from murmura.training.fit.loop import fit
 from murmura.training.run_folders.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[1] / "several_processes.py"
 WEIGHTS = "checkpoint.safetensors"
 INTENT = {"intent": RECIPE["tasks"]["intent"]}

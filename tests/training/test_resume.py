@@ -62,6 +62,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_run_killed_three_times_gives_the_same_bytes_as_one_that_was_not(
     data: Path, tmp_path: Path, killed: Path, precision: str
