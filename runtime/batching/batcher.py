@@ -12,10 +12,11 @@ from .device.breaker import BreakerLimits
 from .device.device_guard import DeviceGuard, Job
 from .device.device_slots import STEPS_BETWEEN_PASSES
 from .device.job_runs import JobRuns
+from .device.loading_passes import LoadingPasses
 from .device.observer import BatchObserver
 from .device.run_reports import RunReports
 from .device.run_threads import join_threads
-from .device.runs import Answers, BatchModel
+from .device.runs import ON_CPU, Answers, BatchModel
 from .queues.delivery import call_safely, close, deliver, return_entries
 from .queues.entry import Entry
 from .queues.policy import BatchLimits
@@ -68,6 +69,9 @@ class Batcher:
         self._guard = DeviceGuard(
             breaker or BreakerLimits(), probe=self._probe, resume=self._start_batches, give_up=self.give_up
         )
+        beside = limits.max_in_flight - 1 if model.device == ON_CPU else 0
+        self.loading = LoadingPasses(beside, self._start_batches)
+        """The passes of versions that are being loaded."""
         self.on_lost: Callable[[DeviceFailed], None] = lambda error: None
         """Called once when the device is given up, before all entries end with Closed."""
         self._lost = False
@@ -90,6 +94,7 @@ class Batcher:
     def start(self) -> None:
         """Start the threads. Call it on the event loop that calls all other methods."""
         self._loop = asyncio.get_running_loop()
+        self.loading.open()
         self._runs.start(self.limits.max_in_flight)
 
     def submit(self, entries: Iterable[Entry]) -> None:
@@ -172,12 +177,14 @@ class Batcher:
 
     def _start_batches(self) -> None:
         if not self._guard.allows_runs or self._lost:
+            self.loading.let_all_run()
             return
         now = math.inf if self._closing else self._clock()
         queued = self.backlog.tokens
         while (job := self._next_job(now)) is not None:
             self._running[job.number] = job
             self._runs.put(job, job.model or self.model)
+        self.loading.begin_next(len(self._running))
         self.backlog.free_lanes()
         self._wake_later(now)
         if self.backlog.tokens < queued:
@@ -186,11 +193,13 @@ class Batcher:
             self.backlog.announce_idle()
 
     def _next_job(self, now: float) -> Job | None:
-        in_flight = len(self._running)
+        in_flight = len(self._running) + self.loading.running
+        if self.loading.holds_back(len(self._running)):
+            return None
         if in_flight < self.limits.max_in_flight and (held := self._guard.next_held()) is not None:
             return held
         if self._guard.on_trial:
-            if in_flight:
+            if self._running:
                 return None
             self._record_answer()  # no held batch is left
         return self.backlog.take(now, in_flight)
@@ -209,8 +218,8 @@ class Batcher:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._guard.on_trial and self._running:
-            return  # only the end of the trial starts another batch
+        if (self._guard.on_trial and self._running) or self.loading.holds_back(len(self._running)):
+            return  # only the end of the trial, or of a pass, starts another batch
         due = self.backlog.policy.wake_at(len(self._running))
         if due is not None:
             self._timer = self._loop.call_later(max(due - now, 0.0), self._start_batches)
@@ -322,6 +331,7 @@ class Batcher:
         left = [entry for job in running for entry in job.entries] + self._drain(running=True)
         self._running.clear()
         self._guard.stop()
+        self.loading.close()
         if self._timer is not None:
             self._timer.cancel()
         close(left)

@@ -1,6 +1,7 @@
 """What an engine says of itself: what waits, how much room there is, and whether the device answers."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..errors import Closed
@@ -81,7 +82,14 @@ class EngineReadings(RequestChecks):
     def is_idle(self) -> bool:
         """Whether nothing of any model on the device waits or runs, and the device answers."""
         batcher = self._batcher
-        return batcher is not None and not batcher.in_flight and batcher.backlog.is_empty and not batcher.guard.trouble
+        if batcher is None or batcher.in_flight or not batcher.loading.is_idle:
+            return False
+        return batcher.backlog.is_empty and not batcher.guard.trouble
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Return what has a turn on the device, for a pass of a version that is being loaded. In a thread; see `LoadingPasses`."""
+        batcher = self._batcher
+        return nullcontext() if batcher is None else batcher.loading.turn()
 
     def watch_idle(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever nothing waits or runs any more; returns what ends that. Raises Closed when not running."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from ...schemas.serving_event import RejectReason as Reason
 from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..agent.routes import check_handlers, make_routes, prepare_handlers
-from ..batching.costs.calibration import measure_passes
+from ..batching.costs.calibration import Turn, measure_passes
 from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.deltas.assembled import assembled_folder
 from ..model.folders.folder import cache_folder, read_manifest
@@ -51,6 +51,8 @@ class Loader:
         self._store = store
         self._agents = agents
         self._handlers = handlers
+        self.turn: Turn = nullcontext
+        """The turn that each pass of a model has on the device while another version serves."""
 
     async def stage(self, name: str, release: Release, *, beside: bool = False) -> Model:
         """Run `load` off the event loop. Cancelling ends the trial of the model; a download continues to its end.
@@ -102,8 +104,9 @@ class Loader:
             with ExitStack() as limits:
                 for session in sessions:
                     limits.enter_context(session.within(_IN_PROCESS_S, given_up))
-                model.reproduce(folder, required=True)
-                model.pass_time = measure_passes(model, max_rows=chosen.max_rows)
+                with self.turn():
+                    model.reproduce(folder, required=True)
+                model.pass_time = measure_passes(model, max_rows=chosen.max_rows, turn=self.turn)
         except (ModelFailed, ModelRefused) as error:
             if any(session.overdue for session in sessions):
                 raise endless from error

@@ -58,6 +58,8 @@ async def start_models(
         check_handlers(handlers, model.manifest)
         await asyncio.to_thread(prepare_handlers, handlers, model)
         engine = await start_engine(own, model, name, started[0].engine if started else None)
+        if loader is not None:
+            loader.turn = engine.turn
         started.append(StartedModel(name, own, engine, routes, agents, loader, start))
         _report_memory(model, name, own.model.graph)
     return started

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +51,8 @@ _TEXTS = [" ".join((_WORDS * 2)[start : start + words]) for start, words in enum
 
 
 Clock = Callable[[], float]
+Turn = Callable[[], AbstractContextManager[None]]
+"""Makes what a pass waits for before it starts, and holds until it has ended."""
 
 
 class Measurable(Protocol):
@@ -94,7 +97,7 @@ class Calibration:
         }
 
 
-def warm_up(model: Measurable, *, max_rows: int = 256) -> float:
+def warm_up(model: Measurable, *, max_rows: int = 256, turn: Turn = nullcontext) -> float:
     """Run small and medium batches, so that allocations and lazy initialisation do not delay the first records.
 
     Returns the seconds per token of the last one.
@@ -102,24 +105,31 @@ def warm_up(model: Measurable, *, max_rows: int = 256) -> float:
     seconds = 0.0
     for aim in (FIRST_TOKENS, FLOOR_TOKENS):
         batch, tokens = _make_batch(model.encode(_TEXTS), aim, max_rows)
-        seconds = _time_batch(model, batch, time.perf_counter) / tokens
+        seconds = _time_batch(model, batch, time.perf_counter, turn) / tokens
     return seconds
 
 
 def measure_passes(
-    model: Measurable, *, max_rows: int = 256, clock: Clock = time.perf_counter, timer: Clock | None = None
+    model: Measurable,
+    *,
+    max_rows: int = 256,
+    clock: Clock = time.perf_counter,
+    timer: Clock | None = None,
+    turn: Turn = nullcontext,
 ) -> PassTime:
     """Warm a model up, and time batches of at least two sizes, each twice, for about a tenth of a second.
 
-    Shorter than `calibrate`, for a version whose token budget is known. `clock` and `timer`: see there.
+    Shorter than `calibrate`, for a version whose token budget is known. `clock` and `timer`: see there. Beside serving versions each pass has
+    a `turn` on the device.
     """
-    slowest_token_s = warm_up(model, max_rows=max_rows)
+    slowest_token_s = warm_up(model, max_rows=max_rows, turn=turn)
     timer = timer or _choose_timer(model, clock)
     samples, points = model.encode(_TEXTS), dict[int, float]()
-    began, aim, batch = clock(), FIRST_TOKENS, list[Any]()
-    while aim <= CEILING_TOKENS and len(batch) < max_rows and (len(points) < 2 or clock() - began < _ENOUGH_S):
+    spent_s, aim, batch = 0.0, FIRST_TOKENS, list[Any]()
+    while aim <= CEILING_TOKENS and len(batch) < max_rows and (len(points) < 2 or spent_s < _ENOUGH_S):
         batch, tokens = _make_batch(samples, aim, max_rows)
-        points[tokens] = min(_time_batch(model, batch, timer) for _ in range(2))
+        times = [_time_batch(model, batch, timer, turn) for _ in range(2)]
+        points[tokens], spent_s = min(times), spent_s + sum(times)
         aim *= _SIZE_GROWTH
     return PassTime(*fit([*points.items()]), slowest_token_s)
 
@@ -232,7 +242,8 @@ def _answer(model: Measurable, batch: Sequence[Any]) -> None:
     model.decode(model.run(batch), batch, texts, [tasks] * len(batch))
 
 
-def _time_batch(model: Measurable, batch: list[Any], timer: Clock) -> float:
-    began = timer()
-    _answer(model, batch)
-    return max(timer() - began, 1e-9)
+def _time_batch(model: Measurable, batch: list[Any], timer: Clock, turn: Turn = nullcontext) -> float:
+    with turn():
+        began = timer()
+        _answer(model, batch)
+        return max(timer() - began, 1e-9)
