@@ -200,6 +200,11 @@ def test_all_out_of_scope_rows_that_are_not_learned_show_where_the_threshold_lie
             r"differ only in case, blanks, letter forms or invisible characters: .*merge: \{STRASSE: \[straße\]\}",
         ),
         ({"labels": ["a"]}, "one,a\ntwo,b\n", r"tasks\.t\.train: `labels` names one label only \('a'\)"),
+        (
+            {"labels": ["a", "b", "c"]},
+            "".join(f"text {n},a\n" for n in range(10)),
+            r"tasks\.t\.train: all rows have the label 'a', and none has 'b', 'c'; expected rows of two labels or more",
+        ),
         ({}, "one,a\ntwo,b\n", r"tasks\.t\.validation: no row can be held back"),
         ({"kind": "multi_label", "columns": {"label": "labels"}}, None, r"tasks\.t\.train: no row has a label"),
         ({"kind": "tagging"}, None, r"tasks\.t\.train: no row has a span"),

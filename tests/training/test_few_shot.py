@@ -14,7 +14,7 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import HeadForm
-from murmura.training.few_shot.make import make_model
+from murmura.training.few_shot.make import describe_replaced, make_model
 from murmura.training.few_shot.recipe import Wanted
 from murmura.training.run_folders.run_folder import RunFolder
 
@@ -63,6 +63,14 @@ async def test_its_pages_fit_the_screen_of_a_desk_and_of_a_phone_without_an_erro
                     viewport={"width": width, "height": 800},
                 )
                 assert (wider, "desk" in heading) == (0, True), (folder.name, width)
+
+
+def test_a_task_of_the_model_that_is_replaced_is_named(made: tuple[Path, list[str]]) -> None:
+    folder, lines = made
+    assert not any("is replaced" in line for line in lines)
+    again = Wanted(folder.with_name("desk.csv"), encoder=str(folder))
+    assert describe_replaced(again).startswith(f"note: the task intent of {folder}, with 4 labels, is replaced: ")
+    assert describe_replaced(again._replace(task="mood")) == ""
 
 
 def test_every_example_is_scored_by_a_head_that_has_not_seen_it(made: tuple[Path, list[str]]) -> None:

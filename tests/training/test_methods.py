@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 from same_answers import TEXTS, assert_same_answers
 from stopped_training import assert_resumed_equals_whole
-from tiny_methods import BEGIN_ELSEWHERE, METHODS
+from tiny_methods import BEGIN_ELSEWHERE, IDS, MASK, METHODS, attached, disturb
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import ModelRefused, SetupError
@@ -20,40 +20,16 @@ from murmura.training.export.export import export, served_logits
 from murmura.training.fit.checkpoint import checkpoint_weights
 from murmura.training.fit.loop import fit
 from murmura.training.model.encoders import build_encoder, load
-from murmura.training.model.methods.make import make_method
-from murmura.training.model.methods.method import Method
 from murmura.training.model.methods.refuse import refuse_parts
 from murmura.training.model.network import MultiTask
-from murmura.training.recipe.recipe import Recipe, load_recipe
+from murmura.training.recipe.recipe import load_recipe
 from murmura.training.report.page_data import read_ranks
 from murmura.training.report.sections.ranks import describe_ranks
-
-IDS = torch.tensor([[2, 11, 12, 13, 3], [2, 14, 3, 0, 0]])
-MASK = (IDS != 0).long()
-
-
-def attached(base: Path, method: Any) -> tuple[Any, Method]:
-    """Return the tiny encoder with a method of this key of a recipe, and the method."""
-    keys = Recipe.model_validate({"method": method, "tasks": RECIPE["tasks"]}).around_encoder
-    assert keys is not None
-    found = load(str(base))
-    encoder, made = build_encoder(found.spec, found.weights, dropout=0.0), make_method(keys)
-    made.attach(encoder)
-    return encoder.eval(), made
 
 
 def states(encoder: Any) -> np.ndarray[Any, Any]:
     with torch.no_grad():
         return encoder(input_ids=IDS, attention_mask=MASK).last_hidden_state[MASK.bool()].numpy()
-
-
-def disturb(encoder: Any) -> None:
-    """Change everything that is trained."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.3 * torch.randn_like(parameter))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -158,7 +134,7 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
     [
         (
             {"method": "lore"},
-            "no such method, found 'lore'; expected one of lora, dora, adalora, ia3, bottleneck, prefix",
+            r"tiny\.yaml:\d+: method: no such method, found 'lore'; expected one of lora, dora, adalora, ia3, bottleneck, prefix",
         ),
         ({"method": {"rank": 3}}, "no such method, without a name; expected one of lora"),
         ({"method": "ia3", "lora": True}, "`lora` stands beside `method`; leave one of them out"),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from murmura.training.report.figures import shown
 from murmura.training.report.page import SECTIONS, make_page, write_pages
 from murmura.training.report.page_data import PageData, count_parameters
 from murmura.training.report.sections.balance import make_balance
+from murmura.training.report.sections.training import make_training
 from murmura.training.run_folders.provenance import Environment
 from murmura.training.run_folders.run_folder import PhaseRecord, RunRecord
 
@@ -254,6 +256,13 @@ def test_drawings_have_titles_and_the_colours_of_both_themes(page: PageData) -> 
 def test_the_page_says_what_each_phase_did_to_all_tasks(page: PageData) -> None:
     text = Parsed(make_page(page, say=refuse)).text
     assert "Phase one, which taught intent, 20 steps: intent 90.0 %, moods 50.0 % on the validation rows." in text
+
+
+def test_a_training_of_one_step_has_no_curves(page: PageData) -> None:
+    made = make_training(replace(page, curves=page.curves[:1]))
+    assert made is not None
+    assert "<svg" not in made.body
+    assert "<svg" in make_training(page).body  # type: ignore[union-attr]
 
 
 def test_the_same_scores_give_the_same_page(page: PageData) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_in_process import run_here
 from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
@@ -18,6 +19,7 @@ from murmura.training.fit.setup import Fitting
 from murmura.training.gate.seed_statistics import SeedsDifference, compare_seeds
 from murmura.training.kinds.figures.outcome import Outcome, of_accuracy
 from murmura.training.recipe.recipe import Recipe, load_recipe
+from murmura.training.transfer import run
 from murmura.training.transfer.advice import Cure, advise
 from murmura.training.transfer.findings import Affinity, Cost, Transfer, gather_affinities, last_losses, mean_cosines
 from murmura.training.transfer.page import make_page
@@ -181,6 +183,23 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SetupError, match="takes one process, there are 2"):
         open_study(tmp_path / "r.yaml", tmp_path, tmp_path / "out", [0])
+
+
+def test_seeds_follow_one_option_or_each_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, write_recipe: WriteRecipe
+) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(run, "open_study", lambda recipe, data, out, seeds: asked.append(seeds))
+    monkeypatch.setattr(run, "describe_plan", lambda study: [])
+    path = write_recipe()
+    for words in (
+        ["--seeds", "0", "1", "2"],
+        ["--seeds", "0", "--seeds", "1", "--seeds", "2"],
+        ["--seeds", "0,1,2"],
+        [],
+    ):
+        assert run_here("transfer", path, "--dry-run", *words).returncode == 0
+    assert asked == [[0, 1, 2]] * 4
 
 
 def test_seeds_are_numbers_that_differ(write_recipe: WriteRecipe) -> None:

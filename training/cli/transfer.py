@@ -20,7 +20,9 @@ def transfer(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Trainings and results. Default: models/NAME-transfer."),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N ...", help="Of the trainings; 0 1 2, say.")] = "0 1 2",
+    seeds: Annotated[
+        list[str], typer.Option("--seeds", metavar="N ...", help="Of the trainings; 0 1 2, say.", show_default="0 1 2")
+    ] = ["0 1 2"],  # noqa: B006  (typer reads it, nobody changes it)
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say which trainings are to be taken, and roughly how long; train nothing."),
@@ -38,7 +40,7 @@ def transfer(
     from ..transfer.run import PAGE, describe_plan, open_study, run_study
 
     out = out or Path("models") / f"{load_recipe(recipe).name}-transfer"
-    study = open_study(recipe, data, out, _read_seeds([*seeds.replace(",", " ").split(), *(more or [])]))
+    study = open_study(recipe, data, out, _read_seeds([*" ".join(seeds).replace(",", " ").split(), *(more or [])]))
     if dry_run:
         for line in describe_plan(study):
             typer.echo(line)

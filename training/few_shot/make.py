@@ -10,6 +10,7 @@ import yaml
 
 from ...runtime.errors import SetupError
 from ...runtime.model.folders.folder import read_manifest
+from ...schemas.manifest import MANIFEST_NAME
 from ..data.files import read_rows
 from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems
@@ -44,6 +45,8 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
         task = read.tasks[wanted.task]
         examples = read_examples(wanted.examples, task, read.data_seed)
         record = fit(recipe, wanted.examples.parent, folder, quiet=True)
+    if line := describe_replaced(wanted):
+        say(line)
     export(folder, out)
     report = record.data[wanted.task]
     labels = len({example.labels[0] for example in examples} - {wanted.out_of_scope})
@@ -59,6 +62,20 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     scores = _report(wanted, read, out, folder, say)
     say(f"{out}: {time.monotonic() - began:.1f} s")
     return scores
+
+
+def describe_replaced(wanted: Wanted) -> str:
+    """Return a line where the model that it starts from has a task of this name: it is learned anew, from the examples alone."""
+    if not (Path(wanted.encoder) / MANIFEST_NAME).is_file():
+        return ""
+    before = {spec.name: spec for spec in read_manifest(Path(wanted.encoder)).tasks}
+    if wanted.task not in before:
+        return ""
+    count = len(before[wanted.task].labels)
+    return (
+        f"note: the task {wanted.task} of {wanted.encoder}, with {count} labels, is replaced: its head is learned from these examples "
+        "alone; another --task keeps both"
+    )
 
 
 def _report(wanted: Wanted, recipe: Recipe, out: Path, folder: Path, say: Say) -> Scores:

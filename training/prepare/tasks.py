@@ -10,7 +10,7 @@ from typing import Final
 
 from ...runtime.agent.default_agents import default_agents
 from ...runtime.errors import SetupError
-from ...schemas.manifest import HeadForm, TaskSpec
+from ...schemas.manifest import MANIFEST_NAME, HeadForm, TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
 from ..kinds.kind import Kind
@@ -227,7 +227,7 @@ def refuse_mistakes(data: TaskData, recipe: Recipe) -> None:
     place = ("tasks", data.name)
     if problem := _problem_of_scope(data):
         raise recipe.refusal((*place, "out_of_scope"), problem)
-    if problem := _problem_of_training(data):
+    if problem := _problem_of_training(data) or _problem_of_one_label(data, recipe):
         raise recipe.refusal((*place, "train"), problem)
     if problem := _problem_of_names(data):
         raise recipe.refusal((*place, "train"), problem)
@@ -262,6 +262,20 @@ def _problem_of_training(data: TaskData) -> str | None:
         who = "the training rows know" if data.task.labels is None else "`labels` names"
         return f"{who} one label only ({data.labels[0]!r}); expected two or more"
     return None
+
+
+def _problem_of_one_label(data: TaskData, recipe: Recipe) -> str | None:
+    """Explain that only one of the labels has rows, where nothing else teaches the others: no model that knows them, no soft rows, and
+    no class that needs none.
+    """
+    taught = recipe.smaller is not None or (Path(recipe.encoder.source) / MANIFEST_NAME).is_file()
+    if data.kind.several or taught or label_by_distance(data.task) or any(row.soft for row in data.train):
+        return None
+    found = {label for row in data.train for label in row.labels}
+    if len(found) != 1:
+        return None
+    without = [label for label in data.labels if label not in found]
+    return f"all rows have the label {found.pop()!r}, and none has {list_names(without)}; expected rows of two labels or more"
 
 
 def _problem_of_names(data: TaskData) -> str | None:

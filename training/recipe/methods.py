@@ -156,10 +156,10 @@ def with_lora_apart(raw: Any) -> Any:
     """Return a recipe's document with `method: lora` as its key `lora`. ValueError where a method stands beside that key."""
     if not isinstance(raw, dict) or raw.get("method") is None:
         return raw
-    method = by_name(raw["method"])
     if raw.get("lora"):
         raise ValueError("`lora` stands beside `method`; leave one of them out")
-    if not isinstance(method, dict) or method["name"] != "lora":
-        return raw
+    method = {"name": raw["method"]} if isinstance(raw["method"], str) else raw["method"]
+    if not isinstance(method, dict) or method.get("name") != "lora":
+        return raw  # a name that there is not is refused with the line of its key
     settings = {key: value for key, value in method.items() if key != "name"}
     return {**{key: value for key, value in raw.items() if key != "method"}, "lora": settings or True}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from math import floor, log10
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from markupsafe import Markup
@@ -23,6 +24,11 @@ LEGEND_LINE: Final = 0.065
 """Height of such a line, as a share of the drawing."""
 LABEL_CHARACTERS: Final = 16
 """Of a row or column; longer names are cut."""
+FEW_MARKS: Final = 2
+MOST_MARKS: Final = 8
+"""Numbers on a logarithmic axis: with fewer or more they are others."""
+MARK_CHARACTERS: Final = 6
+"""What has room on the left of the axes."""
 _SIZE: Final = (4.8, 3.0)
 _AREA: Final = (0.125, 0.165, 0.855, 0.79)
 """Left, bottom, width and height of the axes, as shares of the drawing."""
@@ -87,7 +93,9 @@ def draw_lines(
             axes.annotate("kept", (best, 1), xytext=(-4, 0), ha="right", color=MUTED, fontsize=9, **place)
         if log:
             axes.set_yscale("log")
-            _mark_powers(axes.yaxis, (1, 2, 5))
+            _mark_powers(axes.yaxis, axes.get_ylim(), (1, 2, 5))
+        else:
+            _mark_few(axes.yaxis)
         axes.set_xlabel("step")
         if len(series) > 1:
             _name_lines(axes, [each.name for each in series])
@@ -95,13 +103,42 @@ def draw_lines(
     return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=f"At the end: {last}."), title)
 
 
-def _mark_powers(axis: "Axis", multiples: Sequence[int]) -> None:
-    """Write plain numbers on a logarithmic axis, at these multiples of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+def _mark_powers(axis: "Axis", limits: tuple[float, float], multiples: Sequence[int]) -> None:
+    """Write plain numbers on a logarithmic axis, at these multiples of powers of ten; at others where it is too short for two."""
+    from matplotlib.ticker import FixedLocator, NullLocator  # noqa: PLC0415
 
-    axis.set_major_locator(LogLocator(subs=multiples, numticks=8))
+    marks = list_powers(*limits, multiples)
+    if len(marks) > MOST_MARKS:
+        marks = list_powers(*limits, (1,))
+    if len(marks) < FEW_MARKS:
+        _mark_few(axis)
+    else:
+        axis.set_major_locator(FixedLocator(marks[:: -(-len(marks) // MOST_MARKS)]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(lambda value, _: show_mark(value))
+
+
+def list_powers(low: float, high: float, multiples: Sequence[int]) -> list[float]:
+    """Return these multiples of powers of ten from `low` to `high`."""
+    powers = range(floor(log10(low)), floor(log10(high)) + 1)
+    return [float(f"{each}e{power}") for power in powers for each in multiples if low <= each * 10.0**power <= high]
+
+
+def _mark_few(axis: "Axis") -> None:
+    """Write so few and so short numbers on an axis that there is room for each."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda value, _: show_mark(value))
+
+
+def show_mark(value: float) -> str:
+    """Return a number of an axis in its shortest form: 0.002, 1.5e-4."""
+    plain = f"{value:.4g}"
+    if value == 0 or ("e" not in plain and len(plain) <= MARK_CHARACTERS):
+        return plain
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def _name_lines(axes: "Axes", names: Sequence[str]) -> None:
@@ -234,11 +271,14 @@ class Points(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """The axis along the bottom: its name, and names of its places 0, 1, ... where it has no numbers."""
+    """The axis along the bottom: its name, its ends where it has more than the points, and names of its places 0, 1, ... where it has no
+    numbers.
+    """
 
     name: str
     log: bool = False
     places: Sequence[str] = ()
+    ends: tuple[float, float] | None = None
 
 
 def draw_points(name: str, series: Sequence[Points], *, title: str, scale: Scale, unit: str, note: str = "") -> Plot:
@@ -252,7 +292,10 @@ def draw_points(name: str, series: Sequence[Points], *, title: str, scale: Scale
                 axes.plot(each.x, each.y, "o", markersize=5, alpha=0.8, **look)
         if scale.log:
             axes.set_xscale("log")
-            _mark_powers(axes.xaxis, (1, 3))
+        if scale.ends is not None:
+            axes.set_xlim(*_with_margin(*scale.ends, log=scale.log))
+        if scale.log:
+            _mark_powers(axes.xaxis, axes.get_xlim(), (1, 3))
         if scale.places:
             axes.set_xticks([*range(len(scale.places))], [_shorten(each) for each in scale.places])
             axes.set_xlim(-0.5, len(scale.places) - 0.5)
@@ -262,6 +305,13 @@ def draw_points(name: str, series: Sequence[Points], *, title: str, scale: Scale
     ends = [f"{each.name}: {len(each.y)} points, highest {max(each.y):.4g}" for each in series if each.y]
     said = "; ".join(ends)
     return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=said), title, note)
+
+
+def _with_margin(low: float, high: float, *, log: bool) -> tuple[float, float]:
+    if log:
+        factor = (high / low) ** 0.05
+        return low / factor, high * factor
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 @contextmanager

@@ -129,9 +129,13 @@ def _draw_slices(result: Result, tune: Tune) -> Iterator[Plot]:
         x = [_place(dimension, each.params[key]) for each in found]
         series = [Points(name, x, [each.values[at] for each in found]) for at, name in enumerate(result.objectives)]
         places = [show(name_of(each)) for each in dimension.choices or ()]
-        scale = Scale(key, log=dimension.log, places=places)
+        scale = Scale(key, log=dimension.log, places=places, ends=_ends(dimension))
         unit = result.objectives[0] if len(series) == 1 else "figure"
         yield draw_points(f"tune-slice-{number}", series, title=key, scale=scale, unit=unit)
+
+
+def _ends(dimension: Dimension) -> tuple[float, float] | None:
+    return None if dimension.low is None or dimension.high is None else (float(dimension.low), float(dimension.high))
 
 
 def _place(dimension: Dimension, value: object) -> float:

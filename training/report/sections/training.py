@@ -27,11 +27,14 @@ def make_training(page: PageData) -> Section | None:
         planned = (
             f" of {record.planned_steps:,}" if record.planned_steps and record.planned_steps != record.steps else ""
         )
-        facts.append(f"{record.steps:,}{planned} steps; the checkpoint of step {record.best_step:,} was kept.")
+        steps = f"{record.steps:,}{planned} step{'' if record.steps == 1 else 's'}"
+        facts.append(f"{steps}; the checkpoint of step {record.best_step:,} was kept.")
         facts += [_describe_phase(phase) for phase in record.phases]
     clipped = [entry["gradient/clipped_share"] for entry in page.curves if "gradient/clipped_share" in entry]
     if clipped:
         facts.append(f"The gradient was clipped in about {100 * sum(clipped) / len(clipped):.0f} % of the steps.")
+    if not facts and not plots:
+        return None
     return Section("training", "Training", render("training.html", plots=plots, facts=facts))
 
 
@@ -43,6 +46,8 @@ def _describe_phase(phase: PhaseRecord) -> str:
 
 
 def _plots(page: PageData) -> Iterator[Plot]:
+    if len(page.curves) < 2:
+        return  # a point is no curve
     for prefix, title in PREFIXES.items():
         series = [each for each in page.series(prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
         if series:
