@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from stopped_training import assert_resumed_equals_whole
+from tiny_methods import METHODS
 from tiny_training import RECIPE
 from torch.nn import functional as F
 
@@ -65,6 +66,16 @@ def test_phases_follow_each_other_and_an_interrupted_one_goes_on(
     assert frozen
     assert not frozen & changed
     assert {"encoder.layer.1.output.dense.weight", "heads.intent.weight", "heads.places.weight"} <= changed
+
+
+@pytest.mark.parametrize(("weights", "method"), [("dwa", "dora"), ("uncertainty", "bottleneck")])
+def test_weights_of_tasks_and_a_method_around_the_encoder_go_on_in_a_later_phase(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe, weights: str, method: str
+) -> None:
+    phases = [{"name": "first", "steps": 4}, {"name": "second", "steps": 6, "dropout": 0.2}]
+    keys = {"encoder": str(base), "weights": weights, "method": METHODS[method], "phases": phases, "save_minutes": 0}
+    record = assert_resumed_equals_whole(write_recipe(**keys, **SHORT), few, tmp_path, step=9, again=(1,)).resumed
+    assert [phase.steps for phase in record.phases] == [4, 6]
 
 
 def test_each_layer_learns_at_the_rate_of_the_one_above_times_the_decay(
