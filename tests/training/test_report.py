@@ -259,7 +259,9 @@ def test_the_page_says_what_each_phase_did_to_all_tasks(page: PageData) -> None:
 
 
 def test_a_training_of_one_step_has_no_curves(page: PageData) -> None:
-    made = make_training(replace(page, curves=page.curves[:1]))
+    step = page.curves[0]
+    scored = {"step": step["step"], "validation/intent/main": 0.5}
+    made = make_training(replace(page, curves=[step, scored]))
     assert made is not None
     assert "<svg" not in made.body
     assert "<svg" in make_training(page).body  # type: ignore[union-attr]

@@ -86,6 +86,20 @@ def test_without_labels_a_student_of_any_kind_learns_its_teacher_whatever_the_la
     assert min(scores["main"] for scores in record.validation.values()) > 0.9, record.validation
 
 
+def test_a_narrower_student_of_another_vocabulary_learns_its_teacher_though_every_label_is_wrong(
+    run: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    other = {"lost": "transfer", "transfer": "other", "other": "lost"}
+    write_jsonl(tmp_path / "train.jsonl", [row | {"label": other[row["label"]]} for row in rows(240, 1)])
+    write_jsonl(tmp_path / "held.jsonl", rows(60, 2))
+    task = {"out_of_scope": "other", "train": "train.jsonl", "validation": "held.jsonl"}
+    encoder = {**RECIPE["encoder"], "hidden_size": 16, "layers": 1, "vocab_size": 200}
+    keys = {**SHORT, "encoder": encoder, "tasks": {"intent": task}, "budget": {"epochs": 12, "evaluations": 1}}
+    record = fit(write_recipe(teachers={"models": str(run), "gold": 0}, **keys), tmp_path, tmp_path / "run", quiet=True)
+    assert record.validation["intent"]["main"] > 0.9, record.validation
+    assert RunFolder(tmp_path / "run").weights()["heads.intent.weight"].shape == (3, 16)
+
+
 def test_a_student_of_labels_alone_is_that_without_a_teacher_to_the_byte(
     few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from ...run_folders.curves import STEP
 from ...run_folders.run_folder import PhaseRecord
 from ..page_data import PageData
 from ..plots import Plot, draw_lines
@@ -46,7 +47,7 @@ def _describe_phase(phase: PhaseRecord) -> str:
 
 
 def _plots(page: PageData) -> Iterator[Plot]:
-    if len(page.curves) < 2:
+    if len({entry[STEP] for entry in page.curves}) < 2:
         return  # a point is no curve
     for prefix, title in PREFIXES.items():
         series = [each for each in page.series(prefix) if f"{prefix}{each.name}" not in _NO_NORMS]
