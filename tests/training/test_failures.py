@@ -19,8 +19,10 @@ from murmura.training.compute import state_file
 from murmura.training.fit.loop import fit
 from murmura.training.fit.steps import gradient
 from murmura.training.pretrain.network import Network
+from murmura.training.run_folders import run_folder
 from murmura.training.run_folders.os_errors import as_os_error
 from murmura.training.run_folders.run_folder import WEIGHTS
+from murmura.training.search import run as search
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -55,6 +57,29 @@ def test_a_full_disk_leaves_the_last_state_whole_and_the_run_goes_on_to_the_same
         assert json.loads(file.metadata()["position"])["standing"]["step"] == 4
     fit(path, few, run, quiet=True, resume=True)
     assert (run / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_a_search_on_a_full_disk_ends_and_takes_the_same_values_again(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = {"space": {"dropout": [0.0, 0.3]}, "trials": 2}
+    plan = search.open_plan(write_recipe(**SHORT, tune=tuned), few, tmp_path / "study", say=lambda line: None)
+    monkeypatch.setattr(search, "make_page", lambda *given: "")
+    write = run_folder.save_file  # type: ignore[attr-defined]
+
+    def fill_the_disk(arrays: Any, file: Path) -> None:
+        with no_room():
+            write(arrays, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "save_file", fill_the_disk)
+        with pytest.raises(
+            SetupError, match=r"the disk is full: .*checkpoint\.safetensors\.part.*same command goes on"
+        ):
+            search.run_study(plan, quiet=True, say=lambda line: None)
+    trials = search.run_study(plan, quiet=True, say=lambda line: None).trials
+    assert [each.state for each in trials] == ["died", "complete", "complete"]
+    assert trials[0].params == trials[1].params != {}
 
 
 def test_a_command_on_a_full_disk_ends_with_one_line(run: Path, tmp_path: Path) -> None:

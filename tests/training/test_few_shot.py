@@ -124,6 +124,17 @@ def test_an_encoder_that_learns_the_labels_first_is_judged_by_examples_that_it_h
     assert found.rows == record.data["intent"].parts["validation"].rows < 24
 
 
+def test_a_test_row_whose_label_has_no_example_is_refused_in_the_words_of_the_command(
+    tmp_path: Path, base: Path
+) -> None:
+    (tmp_path / "desk.csv").write_text(GOOD)
+    (tmp_path / "test.csv").write_text(HEADER + "a card,lost\nanything,out_of_scope\nhello,greet\n")
+    wanted = Wanted(tmp_path / "desk.csv", tmp_path / "test.csv", encoder=str(base))
+    with pytest.raises(SetupError, match=r"test\.csv:4: the label 'greet' has no example in .*--out-of-scope"):
+        make_model(wanted, tmp_path / "desk", lambda line: None)
+    assert not (tmp_path / "desk.run").exists()
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

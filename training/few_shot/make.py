@@ -16,7 +16,7 @@ from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems
 from ..fit.loop import fit
 from ..prepare.data_report import describe_cross_validation
-from ..prepare.few_examples import check_columns, describe_counts, read_examples
+from ..prepare.few_examples import check_columns, describe_counts, read_examples, refuse_test_labels
 from ..recipe.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
@@ -44,6 +44,7 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
         read = load_recipe(recipe)
         task = read.tasks[wanted.task]
         examples = read_examples(wanted.examples, task, read.data_seed)
+        refuse_test_labels(wanted.examples, task, examples, read.data_seed)
         record = fit(recipe, wanted.examples.parent, folder, quiet=True)
     if line := describe_replaced(wanted):
         say(line)

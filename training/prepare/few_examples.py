@@ -14,7 +14,7 @@ from ..data.near_texts import near_form
 from ..data.opening import COMPRESSED
 from ..recipe.reading import Columns, Reading
 from ..recipe.tasks import Task
-from .data_checks import list_names
+from .data_checks import list_names, suggest
 from .reading import read_part
 
 LEAST: Final = 2
@@ -63,6 +63,18 @@ def read_sound(file: Path, task: Task, seed: int) -> list[Example]:
     _refuse_long(examples)
     _refuse_contradictions(examples)
     return examples
+
+
+def refuse_test_labels(file: Path, task: Task, examples: Sequence[Example], seed: int) -> None:
+    """Read the test rows of a task; SetupError for the first one whose label has no example."""
+    scope = {task.out_of_scope.label} if task.out_of_scope else set()
+    known = {example.labels[0] for example in examples} | scope
+    for row in read_part(task.test, task, file.parent, seed=seed) if task.test else ():
+        if row.labels and row.labels[0] not in known:
+            raise SetupError(
+                f"{row.place}: the label {row.labels[0]!r} has no example in {file}; add some, or name it with --out-of-scope where it "
+                f"stands for none of the others{suggest(row.labels[0], known)}"
+            )
 
 
 def _refuse_long(examples: Sequence[Example]) -> None:
