@@ -46,8 +46,10 @@ class ReleaseLog:
         self.states: dict[str, ReleaseState] = {}
         self.last: dict[str, ReleaseState] = {}
         """The last readable record of each model, which may be a stale one."""
+        self.offsets: dict[str, int] = {}
+        """Where the record of each valid state is, if known."""
 
-    def apply(self, key: bytes | None, value: bytes | None) -> ReleaseRecord:
+    def apply(self, key: bytes | None, value: bytes | None, offset: int = -1) -> ReleaseRecord:
         """Apply a record and return its meaning."""
         name = (key or b"").decode(errors="replace")
         if value is None:
@@ -67,7 +69,7 @@ class ReleaseLog:
         known = self.states.get(name)
         if known is not None and state.generation <= known.generation:
             return ReleaseRecord("stale", name, state)
-        self.states[name] = state
+        self.states[name], self.offsets[name] = state, offset
         return ReleaseRecord("new", name, state)
 
 
@@ -97,7 +99,7 @@ async def publish_state(
     Raises SetupError when it does not build on the newest, or when another state was first: then nothing has changed; its
     kind OutcomeUnknown when the broker was lost, or the time was over, after it was sent.
     """
-    known, is_sent = ReleaseLog(), False
+    known, is_sent, sent_at = ReleaseLog(), False, -1
     try:
         async with within(timeout_s, topic), open_reader(kafka, [topic], from_beginning=True) as consumer:
             await read_to_end(consumer, known)
@@ -106,7 +108,7 @@ async def publish_state(
             await sender.start()
             try:
                 is_sent = True
-                await sender.send_and_wait(topic, *_record(state))
+                sent_at = (await sender.send_and_wait(topic, *_record(state))).offset
                 await read_to_end(consumer, known)
                 await _restore_winner(sender, consumer, topic, known, state.name)
             finally:
@@ -117,8 +119,8 @@ async def publish_state(
         raise OutcomeUnknown(
             f"whether generation {state.generation} of {state.name} was released is not known: {error}"
         ) from error
-    winner = known.states.get(state.name)
-    if winner != state:
+    winner, won_at = known.states.get(state.name), known.offsets.get(state.name)
+    if winner != state or (sent_at >= 0 and won_at != sent_at):  # two writers may make the same state in one second
         raise _conflict_error(state, winner)
 
 
@@ -182,7 +184,7 @@ async def _read_next(consumer: Any, partition: Any, known: ReleaseLog) -> list[R
     applied: list[ReleaseRecord] = []
 
     def take(records: list[Any]) -> None:
-        applied.extend(known.apply(record.key, record.value) for record in records)
+        applied.extend(known.apply(record.key, record.value, record.offset) for record in records)
 
     def skip(offset: int, why: str) -> None:
         applied.append(ReleaseRecord("unreadable", "", problem=why))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from browser import BrowserThread, browser_thread, open_page
+from review_pages import TEXTS, answer_requests, make_desk, wait_for_item
 from serving import Desk
 
 from murmura.console.assembly import assemble
@@ -17,27 +18,12 @@ from murmura.training.ingest import make as stages
 from murmura.training.ingest.manifest import Options
 
 pytestmark = pytest.mark.slow
-TEXTS = ["my card was lost", "i want a new card please", "transfer money", "help me", "a new one", "please help"]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[BrowserThread]:
     with browser_thread() as browser:
         yield browser
-
-
-async def make_desk(kafka: str, make_topics: Any, prefix: str, model: Any) -> Desk:
-    names = ("requests", "classified", "analysed", "deadletters", "reviews", "feedback")
-    await make_topics(*names, prefix=prefix, partitions=2)
-    return Desk(kafka, prefix, model)
-
-
-async def answer_requests(desk: Desk, reviews: int, texts: list[str] = TEXTS) -> None:
-    """Let the tiny model answer texts; all answers are doubtful."""
-    async with desk.serving(desk.agents[:1], reviews={"per_minute": 6000, "margin": 1.0}):
-        await desk.send(*[{"text": text} for text in texts])
-        await desk.read(desk.classified, len(texts))
-        await desk.read(f"{desk.prefix}.reviews", reviews)
 
 
 @asynccontextmanager
@@ -54,16 +40,6 @@ async def console_of(desk: Desk, **settings: Any) -> AsyncIterator[str]:
     finally:
         stop.set()
         await task
-
-
-def wait_for_item(page: Any) -> str:
-    """Load the page until a text is there; return its key."""
-    for _ in range(60):
-        if page.locator("#review-item form.review").count():
-            return str(page.locator("#review-item form.review").get_attribute("data-item"))
-        page.wait_for_timeout(500)
-        page.reload()
-    raise AssertionError(f"no text came: {page.locator('main').inner_text()}")
 
 
 async def test_a_correction_typed_in_the_browser_becomes_a_training_row(

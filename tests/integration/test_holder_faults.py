@@ -13,8 +13,10 @@ from aiokafka import AIOKafkaProducer
 from experiment_world import MODELS, World
 from kafka_broker import NoBroker, OwnBroker
 
+from murmura.runtime.kafka.changelog import read_to_end
 from murmura.runtime.release.states import read_states
 from murmura.schemas.experiment_state import ExperimentState
+from murmura.schemas.release import ReleaseState
 
 BEHIND_S = -16 * 60.0
 """The clock while the first minutes are all there is."""
@@ -22,9 +24,10 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def other_holder(world: World, folder: Path):
-    """A process that holds the experiments. Its clock is the file that is yielded with it."""
-    clock, log = folder / "clock", folder / "holder.log"
+def other_holder(world: World, folder: Path, *group: object):
+    """A process that holds the experiments. Its clock is the file that is yielded with it. `group`: see `held_experiments.py`."""
+    name = str(group[0]) if group else "holder"
+    clock, log = folder / f"{name}.clock", folder / f"{name}.log"
     clock.write_text(str(BEHIND_S))
     command = [
         sys.executable,
@@ -32,6 +35,7 @@ def other_holder(world: World, folder: Path):
         world.settings.kafka.bootstrap_servers,
         world.prefix,
         clock,
+        *group,
     ]
     with log.open("wb") as file:
         environment = os.environ | {"PYTHONPATH": str(TESTS)}
@@ -95,6 +99,44 @@ async def test_another_process_takes_over(kafka, make_topics, unique, tmp_path, 
                 await asyncio.sleep(3.0)  # what it writes late has been written
             await world.wait_for(lambda: has_kept(world, before))
         await assert_undisturbed(world)
+
+
+async def test_of_two_processes_that_hold_and_act_in_the_same_instant_one_wins(kafka, make_topics, unique, tmp_path):
+    world, meeting = World(kafka, unique("held")), tmp_path / "meeting"
+    meeting.mkdir()
+    with (
+        other_holder(world, tmp_path, f"{world.prefix}-one", meeting) as (_, clock, log),
+        other_holder(world, tmp_path, f"{world.prefix}-other", meeting) as (_, other_clock, other_log),
+    ):
+        async with begun(world, make_topics, kafka) as producer:
+            await world.publish(producer, range(3, 14))
+            for each in (clock, other_clock):
+                each.write_text("0")
+            await world.wait_for(lambda: is_decided(world))
+
+        async def both_know() -> bool:
+            said = log.read_text() + other_log.read_text()
+            return said.count("an experiment was decided") == said.count("a decision was not released") == len(MODELS)
+
+        await world.wait_for(both_know)
+    assert {each.name.split("-")[0] for each in meeting.iterdir()} == {"0", "1"}
+    assert len([*meeting.iterdir()]) == 4, "both have sent both steps"
+    await assert_undisturbed(world)
+    states = await read_states(world.settings.kafka, f"{world.prefix}.models")
+    steps = {model: [step.experiment for step in states[model].history] for model in MODELS}
+    assert steps == {"better": [None, "started", "promoted"], "worse": [None, "started", "stopped"]}
+    assert await read_last(world) == states
+
+
+async def read_last(world: World) -> dict[str, ReleaseState]:
+    """Return what compaction leaves of the release topic: the last record of each model."""
+    found = {}
+
+    def take(partition: int, key: bytes | None, value: bytes | None) -> None:
+        found[(key or b"").decode()] = ReleaseState.model_validate_json(value or b"")
+
+    await read_to_end(world.settings.kafka, f"{world.prefix}.models", [0], take)
+    return found
 
 
 async def has_kept(world: World, ended: ExperimentState) -> bool:

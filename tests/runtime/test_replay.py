@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from cli_in_process import refused_here, run_here
 from serving import Desk
+from tiny_model import write_tiny_model
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
@@ -215,6 +216,43 @@ async def test_a_replay_writes_what_serving_wrote_moves_no_offset_and_shows_text
     assert later.stdout.startswith("0 records: "), later.stderr
     refused = await replay("--to", desk.classified)
     assert "serving reads or writes that topic" in refused.stderr
+
+
+async def test_people_are_asked_about_published_answers_that_another_model_contradicts(
+    kafka, unique, make_topics, tiny_model, tmp_path
+):
+    desk = Desk(kafka, unique("desk"), tiny_model)
+    names = ("requests", "classified", "analysed", "deadletters", "reviews", "feedback")
+    await make_topics(*names, prefix=desk.prefix)
+    async with desk.serving(desk.agents[:1]):
+        await desk.send(*({"text": f"where is my card number {number}?"} for number in range(40)))
+        served = {each["prediction_id"]: each for each in map(value_of, await desk.read(desk.classified, 40))}
+    config, other = tmp_path / "murmura.yaml", write_tiny_model(tmp_path / "other", seed=5)
+    settings = {
+        "prefix": desk.prefix,
+        "app": desk.prefix,
+        "agents": {"classification": {"topics": [desk.requests], "output": desk.classified}},
+        "model": {"cores": 1, "token_budget": 256},
+    }
+    config.write_text(json.dumps(settings))
+    words = ("replay", desk.requests, "classification", "--model", other, "--config", config, "--bootstrap", kafka)
+    done = await asyncio.to_thread(run_here, *words, "--to", tmp_path / "new.jsonl", "--reviews", 3)
+    assert f"published 3 reviews to {desk.prefix}.reviews, with the reason disagreement" in done.stdout, done.stderr
+    replayed = {each["prediction_id"]: each for each in map(json.loads, (tmp_path / "new.jsonl").open())}
+    reviews = [Review.model_validate_json(each.value) for each in await desk.read(f"{desk.prefix}.reviews", 3)]
+    assert len({each.prediction_id for each in reviews}) == len(reviews) == 3
+    for review in reviews:
+        before = served[review.prediction_id]
+        assert review.why is ReviewReason.DISAGREEMENT
+        assert review.source.model_dump() == before["source"]
+        old, new = (each["outputs"][review.task] for each in (before, replayed[review.prediction_id]))
+        assert answer_of(old) != answer_of(new)
+        if old["kind"] == "classification":
+            assert (review.predicted, review.score) == (old["alternatives"][0]["label"], old["score"])
+
+
+def value_of(record) -> dict:
+    return json.loads(record.value)
 
 
 async def test_a_version_of_the_store_is_replayed_on_values_of_another_shape_against_another_topic(
