@@ -118,6 +118,18 @@ def test_a_step_of_a_pretraining_beyond_the_memory_does_so_too(
         fit(path, few, tmp_path / "run", quiet=True)
 
 
+def test_the_places_of_all_texts_of_a_step_of_a_pretraining_that_is_not_finite_are_saved(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    path = write_recipe(pretrain={"objectives": ["masked_words"], "steps": 4, "lr": 1e38}, precision="fp32", **SHORT)
+    expected = r"^pretrain: step \d: the loss of masked_words is nan on .*; all texts of the step: .*failed_step\.json$"
+    with pytest.raises(SetupError, match=expected):
+        fit(path, few, tmp_path / "run", quiet=True)
+    (saved,) = (json.loads(file.read_text()) for file in (tmp_path / "run").rglob("failed_step.json"))
+    assert (saved["objective"], saved["loss"], len(saved["rows"])) == ("masked_words", "nan", 32)
+    assert all("train.jsonl:" in place for place in saved["rows"])
+
+
 @pytest.mark.parametrize("texts", [True, False], ids=["texts", "no texts"])
 def test_all_rows_of_a_step_that_is_not_finite_are_saved(
     few: Path, tmp_path: Path, write_recipe: WriteRecipe, texts: bool

@@ -89,8 +89,6 @@ def draw_lines(
             )
         if best is not None:
             axes.axvline(best, color=MUTED, linewidth=1, linestyle=":")
-            place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
-            axes.annotate("kept", (best, 1), xytext=(-4, 0), ha="right", color=MUTED, fontsize=9, **place)
         if log:
             axes.set_yscale("log")
             _mark_powers(axes.yaxis, axes.get_ylim(), (1, 2, 5))
@@ -100,7 +98,8 @@ def draw_lines(
         if len(series) > 1:
             _name_lines(axes, [each.name for each in series])
     last = ", ".join(f"{each.name} {each.y[-1]:.3g}" for each in series)
-    return Plot(fit_into_page(drawing.getvalue(), name=name, title=title, description=f"At the end: {last}."), title)
+    drawn = fit_into_page(drawing.getvalue(), name=name, title=title, description=f"At the end: {last}.")
+    return Plot(drawn, title, "dotted: the step whose checkpoint was kept" if best is not None else "")
 
 
 def _mark_powers(axis: "Axis", limits: tuple[float, float], multiples: Sequence[int]) -> None:
