@@ -42,9 +42,10 @@ from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings
+from murmura.scenarios.support.experiment.people import make_verdict
 from murmura.scenarios.support.place import ROWS
 from murmura.schemas.experiment_state import ExperimentState
-from murmura.schemas.feedback import Feedback, Verdict
+from murmura.schemas.feedback import Feedback
 from murmura.schemas.release import released
 from murmura.schemas.review import Review
 
@@ -90,22 +91,7 @@ class People:
         self._draw = random.Random(2)
 
     def judge(self, review: Review) -> Feedback:
-        agrees = self._draw.random() >= DISAGREE
-        return Feedback.model_validate(
-            {
-                "id": str(uuid.uuid4()),
-                "prediction_id": review.prediction_id,
-                "agent": review.agent,
-                "task": review.task,
-                "model": review.model,
-                "verdict": Verdict.CONFIRMED if agrees else Verdict.CORRECTION,
-                "value": None if agrees else "another",
-                "by": "ann",
-                "at": datetime.now(UTC),
-                "consent": True,
-                "blind": True,
-            }
-        )
+        return make_verdict(review, None if self._draw.random() >= DISAGREE else "another", "ann")
 
 
 class Trial:

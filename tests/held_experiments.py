@@ -14,7 +14,7 @@ from experiment_world import World
 from murmura.runtime.observe import logs
 from murmura.runtime.release import states
 
-MEET_S = 15.0
+MEET_S = 25.0
 
 
 def meet_before_sending(meeting: Path, group: str) -> None:

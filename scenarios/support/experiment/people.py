@@ -14,6 +14,25 @@ ERRORS: Final = 0.1
 NAMES: Final = ("ann", "bo", "cem")
 
 
+def make_verdict(review: Review, correction: str | None, by: str) -> Feedback:
+    """Return the verdict of a person who had not seen the answer: `correction` None confirms it."""
+    return Feedback.model_validate(
+        {
+            "id": str(uuid.uuid4()),
+            "prediction_id": review.prediction_id,
+            "agent": review.agent,
+            "task": review.task,
+            "model": review.model,
+            "verdict": Verdict.CONFIRMED if correction is None else Verdict.CORRECTION,
+            "value": correction,
+            "by": by,
+            "at": datetime.now(UTC),
+            "consent": True,
+            "blind": True,
+        }
+    )
+
+
 class People:
     """Turn reviews into verdicts, as the review screen does. Pure but for ids and the time of a verdict."""
 
@@ -27,21 +46,7 @@ class People:
         """Return the verdict on what was answered to a text; `output` is the answer of the review's task."""
         label = self._choose(self._answers[text])
         agrees = label == (output.get("label") or output.get("reason"))  # an answer may be `out_of_scope`
-        return Feedback.model_validate(
-            {
-                "id": str(uuid.uuid4()),
-                "prediction_id": review.prediction_id,
-                "agent": review.agent,
-                "task": review.task,
-                "model": review.model,
-                "verdict": Verdict.CONFIRMED if agrees else Verdict.CORRECTION,
-                "value": None if agrees else label,
-                "by": self._draw.choice(NAMES),
-                "at": datetime.now(UTC),
-                "consent": True,
-                "blind": True,
-            }
-        )
+        return make_verdict(review, None if agrees else label, self._draw.choice(NAMES))
 
     def _choose(self, right: str) -> str:
         if self._draw.random() >= self._errors:
