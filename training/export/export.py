@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from ...runtime.errors import SetupError
+from ...runtime.model.batch_rows import Logits
 from ...runtime.model.deltas.delta import (
     ADDED,
     CHECKPOINT_NAME,
@@ -263,15 +264,16 @@ def _short(texts: Sequence[Input], form: type) -> list[Input]:
 def prove(model: Model, weights: Weights, texts: Sequence[Input], form: str) -> None:
     """Raise SetupError unless the graph's logits are torch's, within PARITY, and so are its decisions."""
     truth = torch_logits(model.manifest, weights, [row.ids for encoded in model.encode(texts) for row in encoded.rows])
+    passes = [model.run(batch) for batch, _ in model.batches(texts)]
     for spec in (spec for spec in model.manifest.tasks if spec.name in truth):
-        found = served_logits(model, spec, texts)
+        found = _split_rows(passes, spec)
         gap, decided_alike = worst_difference(truth[spec.name], found, spec)
         log.info("parity %s %s: %.2g", form, spec.name, gap)
         if not gap <= PARITY or not decided_alike:
             reason = "other decisions" if gap <= PARITY else f"logits differ by {gap:.2g}, allowed {PARITY:g}"
             raise SetupError(f"export failed: the {form} graph and torch disagree on task {spec.name}: {reason}")
     if model.manifest.pooled:
-        served = np.concatenate([model.run(batch).vectors for batch, _ in model.batches(texts)])
+        served = np.concatenate([logits.vectors for logits in passes])
         gap = float(np.abs(served - np.stack(truth[POOLED])).max())
         log.info("parity %s %s: %.2g", form, POOLED, gap)
         if not gap <= PARITY:
@@ -282,13 +284,12 @@ def prove(model: Model, weights: Weights, texts: Sequence[Input], form: str) -> 
 
 def served_logits(model: Model, spec: TaskSpec, texts: Sequence[Input]) -> list[NDArray[Any]]:
     """Return the graph's logits for each text: [C], for tagging [S, C]."""
-    rows: list[NDArray[Any]] = []
-    kind = kind_of(spec).serving
-    for batch, _ in model.batches(texts):
-        logits = model.run(batch)
-        values = logits.values[spec.name]
-        rows += kind.split_rows(values, logits.starts)
-    return rows
+    return _split_rows((model.run(batch) for batch, _ in model.batches(texts)), spec)
+
+
+def _split_rows(passes: Iterable[Logits], spec: TaskSpec) -> list[NDArray[Any]]:
+    split = kind_of(spec).serving.split_rows
+    return [row for logits in passes for row in split(logits.values[spec.name], logits.starts)]
 
 
 def sample_texts(tokenizer: Tokenizer, max_tokens: int, *, count: int = 32) -> list[str]:
