@@ -55,10 +55,7 @@ class DeadLetterScreen:
             agents=sorted({group.agent or "-" for group in self._index.groups}),
             topics=sorted({group.topic for group in self._index.groups}),
             dropped=self._index.dropped,
-            topic=self._settings.dead_letters,
-            missing=self._settings.dead_letters in self._follower.missing,
-            reading=not self._follower.caught_up.is_set(),
-            trouble=self._follower.trouble,
+            **self._follower.describe(self._settings.dead_letters),
         )
 
     async def show(self, request: Request) -> Response:

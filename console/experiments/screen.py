@@ -52,10 +52,7 @@ class ExperimentScreen:
             states=self._index.states(),
             shadows=self._shadows.index.reports(),
             share=format_share,
-            reading=not self._follower.caught_up.is_set(),
-            trouble=self._follower.trouble,
-            missing=self._topic in self._follower.missing,
-            topic=self._topic,
+            **self._follower.describe(self._topic),
         )
 
     async def show(self, request: Request) -> Response:

@@ -54,8 +54,5 @@ class ShadowPage:
             report=report,
             tables=tables,
             rest=describe_rest(report),
-            reading=not self._follower.caught_up.is_set(),
-            trouble=self._follower.trouble,
-            missing=self.topic in self._follower.missing,
-            topic=self.topic,
+            **self._follower.describe(self.topic),
         )

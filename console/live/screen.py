@@ -93,10 +93,7 @@ class LiveScreen:
             go_on=make_url(filters),
             tasks=frozenset(self._reviews.tasks if self._reviews is not None else ()),
             corrects=self._reviews is not None,
-            reading=not self._follower.caught_up.is_set(),
-            missing=False,
-            topic="",
-            trouble=self._follower.trouble or self._texts.trouble,
+            **self._follower.describe() | {"trouble": self._follower.trouble or self._texts.trouble},
         )
 
     async def correct(self, request: Request) -> Response:

@@ -137,6 +137,11 @@ class Follower:
             at = latest if known > self._ends[partition] else known
             consumer.seek(partition, max(at, starts[partition], 0))
 
+    def describe(self, topic: str = "") -> dict[str, Any]:
+        """Return what `reading.html` says of it; `topic`: the one that the page is about, where there is one."""
+        reading = not self.caught_up.is_set()
+        return {"reading": reading, "trouble": self.trouble, "topic": topic, "missing": topic in self.missing}
+
     async def _note_progress(self, consumer: Any) -> None:
         self.trouble, self.read_at = None, self._clock()
         if self.caught_up.is_set():

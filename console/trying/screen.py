@@ -61,8 +61,5 @@ class TryScreen:
             wait_s=WAIT_S,
             may=person_of(request).may("operator"),
             unseen=sorted(self._follower.missing & self._asking.outputs),
-            reading=not self._follower.caught_up.is_set(),
-            missing=False,
-            topic="",
-            trouble=self._follower.trouble,
+            **self._follower.describe(),
         )

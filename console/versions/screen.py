@@ -213,10 +213,7 @@ class VersionScreen:
 
     def _reading(self) -> dict[str, Any]:
         return {
-            "reading": not self._follower.caught_up.is_set(),
-            "trouble": self._follower.trouble,
-            "topic": f"{self._settings.prefix}.models",
-            "missing": f"{self._settings.prefix}.models" in self._follower.missing,
+            **self._follower.describe(f"{self._settings.prefix}.models"),
             "asks_metrics": bool(self._settings.console.metrics),
         }
 
