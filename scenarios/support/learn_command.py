@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TRIAL_S: Final = 300.0
 """How long the new version may take to be tried, beside everything else that the machine does."""
+QUICK_FETCH_MS: Final = 25
+"""How often consumers of a quick run look for records: each look of each costs CPU time, which the training needs, too."""
 DETAIL_EVERY_S: Final = 10.0
 """Minimum seconds between details of a stage, without a screen."""
 
@@ -79,7 +81,7 @@ def demo_learn(
     logs.configure("warning", "pretty", stream=held)
     try:
         with work_folder(keep) as work, EmbeddedBroker(_topics()) as broker:
-            settings = _publish_model(work, broker.bootstrap, http, device)
+            settings = _publish_model(work, broker.bootstrap, http, device, quick=quick)
             script = _script(work, settings, data, quick=quick)
             desk, board = run_until_stopped(lambda stop: _demo(settings, script, rate, stay, stop))
             if keep is not None:
@@ -97,7 +99,7 @@ def _topics() -> dict[str, int]:
     return topics(TOPIC) | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
 
 
-def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | None) -> "Settings":
+def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | None, *, quick: bool) -> "Settings":
     """Push the demo model to a store as version 1, release it, and return the settings of a serving process."""
     from datetime import UTC, datetime
 
@@ -111,8 +113,13 @@ def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | N
     name, where = read_manifest(MODEL).name, str(work / "store")
     store = ModelStore(where)
     version = store.push(MODEL)
+    kafka = {"bootstrap_servers": bootstrap, "fetch_max_wait_ms": QUICK_FETCH_MS}
     settings = demo_settings(
-        bootstrap, http, TOPIC, {"store": where, "name": name, "device": device, "trial_timeout_s": TRIAL_S}
+        bootstrap,
+        http,
+        TOPIC,
+        {"store": where, "name": name, "device": device, "trial_timeout_s": TRIAL_S},
+        sections={"kafka": kafka} if quick else None,
     )
     state = released(
         None, name, version, store.digest(name, version), by="the demo", why="the first", at=datetime.now(UTC)
