@@ -24,7 +24,7 @@ QUICK_PART: Final = 3
 def write_job(work: Path, bootstrap: str, model: str, data: Path | None, *, quick: bool = False) -> Path:
     """Write the job. `data`: the public data sets of the model, of which a share is trained on again.
 
-    `quick`: one epoch instead of two, in larger steps, and fewer texts whose answers are kept.
+    `quick`: 0.6 epochs instead of two, in larger steps, and fewer texts whose answers are kept.
     """
     texts = [_write_part(work)] if quick else [ROWS / f"{name}.jsonl" for name in OWN_TEXTS]
     held = {"weight": 3.0, "texts": [str(path) for path in texts]}
@@ -35,7 +35,7 @@ def write_job(work: Path, bootstrap: str, model: str, data: Path | None, *, quic
         "model": {"store": str(work / "store"), "name": model},
         "feedback": {"ingest": {"requests": [TOPIC], "split": "text"}, "weight": 5},
         "fit": {
-            "epochs": 1 if quick else 2,
+            "epochs": 0.6 if quick else 2,
             "evaluations": 1,
             "encoder_lr": 5.0e-5 if quick else 3.0e-5,
             "dropout": 0.0,

@@ -47,7 +47,7 @@ def demo_learn(
     rate: Annotated[float, typer.Option("--rate", min=0.1, max=200, help="Customers' messages per second.")] = 6.0,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Less training: one epoch, fewer texts that keep their answers; shorter pauses."),
+        typer.Option("--quick", help="Less training: 0.6 epochs, fewer texts that keep their answers; shorter pauses."),
     ] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep answering at the end, until Ctrl-C.")] = False,
     keep: Annotated[
