@@ -56,10 +56,26 @@ class Thresholds(_Frozen):
     """Multi-label: exceptions from `label`."""
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class BetaCalibration(_Frozen):
+    """Beta calibration (Kull et al. 2017): the score of a logit z is sigmoid(high * log(1 + e^z) - low * log(1 + e^-z) + shift).
+
+    `low` is the slope far below 0, `high` the one far above; with low = high = 1 / T and no shift it is a temperature T.
+    """
+
+    low: Positive
+    high: Positive
+    shift: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Calibration(_Frozen):
     """Temperature scaling (Guo et al. 2017): logits are divided by `temperature` before softmax or sigmoid."""
 
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    temperature: Positive = 1.0
+    beta: BetaCalibration | None = None
+    """Multi-label: how logits become scores, in place of the temperature. None: by the temperature, as in older models."""
 
 
 class ThresholdRows(_Frozen):
@@ -141,7 +157,7 @@ class TaskSpec(_Frozen):
     out_of_scope: str | None = None
     """The label for texts that belong to none of the others."""
     thresholds: Thresholds = Thresholds()
-    calibration: Calibration = Calibration()
+    calibration: Annotated[Calibration, Field(json_schema_extra={"default": {"temperature": 1.0}})] = Calibration()
     calibration_rows: Annotated[int, Field(ge=0)] | None = None
     """Number of texts that the temperature was chosen on, where known; where they are few it is drawn towards 1."""
     threshold_rows: ThresholdRows | None = None

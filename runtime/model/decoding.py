@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
-from ...schemas.manifest import Thresholds
+from ...schemas.manifest import Calibration, Thresholds
 from .texts.long_texts import Merge
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -66,6 +66,14 @@ def softmax(logits: Floats) -> Floats:
 def sigmoid(logits: Floats) -> Floats:
     """Return 1 / (1 + exp(-x)), computed by tanh, which does not overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+
+
+def score_labels(logits: Floats, calibration: Calibration) -> Floats:
+    """Return the probabilities [..., C] of labels that do not exclude each other."""
+    beta, scaled = calibration.beta, logits.astype(np.float64)
+    if beta is None:
+        return sigmoid(scaled / calibration.temperature)
+    return sigmoid(beta.high * np.logaddexp(0, scaled) - beta.low * np.logaddexp(0, -scaled) + beta.shift)
 
 
 def merge_scores(rows: Rows, scores: Floats, merge: Callable[[Floats, Merge], Floats]) -> Floats:

@@ -8,6 +8,7 @@ import pytest
 from tiny_training import rows, write_jsonl
 from tokenizers import Tokenizer
 
+from murmura.runtime.model.decoding import score_labels
 from murmura.training.data.example import Example, Span
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
@@ -76,8 +77,8 @@ def test_several_labels_get_the_threshold_that_finds_most_of_those_that_name_few
     rows = [np.array([logits[score], -9.0]) for each in scores.values() for score in each]
     spec = finish(task_data("multi_label", ["a", "b"], validation, thresholds=limit), lambda _: rows, tokenizer)
     least = spec.thresholds.label
-    cut = np.log(least / (1 - least)) * spec.calibration.temperature
-    assert [score for score, logit in logits.items() if logit >= cut] == named
+    served = {score: score_labels(np.array([logit]), spec.calibration)[0] for score, logit in logits.items()}
+    assert [score for score, published in served.items() if published >= least] == named
 
 
 def test_the_temperature_of_a_tagger_undoes_overconfidence_and_leaves_its_spans(tokenizer: Tokenizer) -> None:

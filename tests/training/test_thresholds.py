@@ -5,17 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.runtime.model.decoding import Rows, sigmoid
+from murmura.runtime.model.decoding import Rows, score_labels, sigmoid
 from murmura.runtime.model.kinds.registry import kind_of
-from murmura.schemas.manifest import Calibration, TaskSpec, Thresholds
+from murmura.schemas.manifest import BetaCalibration, Calibration, TaskSpec, Thresholds
 from murmura.training.kinds.calibration import (
     accept_threshold,
+    beta_of_labels,
     label_threshold,
     served_scores,
     temperature_of,
-    temperature_of_labels,
     withholding_threshold,
 )
+from murmura.training.kinds.figures.calibration_error import calibration_error
 
 # Logits of one doubtful class against the rest: scores from 1e-9 to 1 - 1e-9, with ties.
 LOGIT = st.one_of(st.floats(-20, 20), st.sampled_from([-20.0, -9.0, 0.0, 9.0, 20.0]))
@@ -168,13 +169,56 @@ def test_a_temperature_of_few_rows_stays_near_one() -> None:
     assert max(found) < 2
 
 
-def test_the_temperature_of_labels_does_too() -> None:
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("low", "high", "shift"), [(0.5, 0.5, 0.0), (1.0, 0.5, -0.5), (0.7, 1.4, 0.4)])
+def test_a_beta_calibration_of_labels_finds_both_slopes_and_the_shift(
+    low: float, high: float, shift: float, seed: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(-1, 3, (4000, 5))
+    real = high * np.logaddexp(0, logits) - low * np.logaddexp(0, -logits) + shift
+    truth = (draw.random(real.shape) < 1 / (1 + np.exp(-real))).astype(float)
+    found = beta_of_labels(logits, truth)
+    assert (found.beta.low, found.beta.high) == pytest.approx((low, high), rel=0.15)
+    assert found.beta.shift == pytest.approx(shift, abs=0.2)
+    assert score_labels(logits, found) == pytest.approx(1 / (1 + np.exp(-real)), abs=0.03)
+
+
+def test_named_labels_are_as_sure_as_they_are_right_where_most_labels_are_rare() -> None:
+    """One temperature for all of them leaves those that are named too sure: most of what it sees is far below one half."""
     draw = np.random.default_rng(0)
-    logits = draw.normal(0, 2, (3000, 3))
-    truth = (draw.random((3000, 3)) < 1 / (1 + np.exp(-logits))).astype(float)
-    assert temperature_of_labels(logits * 2, truth).temperature == pytest.approx(2, rel=0.08)
+    logits = draw.normal(-4, 3, (4000, 28))
+    real = 0.5 * np.logaddexp(0, logits) - 0.85 * np.logaddexp(0, -logits) - 0.15
+    truth = draw.random(real.shape) < 1 / (1 + np.exp(-real))
+    half = np.arange(4000) < 2000
+    scores = score_labels(logits[~half], beta_of_labels(logits[half], truth[half].astype(float)))
+    named = scores > 0.4
+    assert calibration_error(scores[named], truth[~half][named]) < 0.02
+    before = 1 / (1 + np.exp(-logits[~half]))
+    assert calibration_error(before[before > 0.4], truth[~half][before > 0.4]) > 0.1
+
+
+def test_a_beta_calibration_of_few_rows_stays_near_the_scores_as_they_are() -> None:
     sure = np.array([[8.0], [-8.0]])
-    assert 0.5 < temperature_of_labels(sure, sure > 0).temperature < 1
+    found = beta_of_labels(sure, sure > 0).beta
+    assert 1 < found.low < 2
+    assert 1 < found.high < 2
+    assert abs(found.shift) < 0.2
+    draw = np.random.default_rng(0)
+    for _ in range(30):
+        logits = draw.normal(0, 2, (5, 3))
+        found = beta_of_labels(logits, (draw.random((5, 3)) < 1 / (1 + np.exp(-logits))).astype(float)).beta
+        assert 0.4 < found.low < 2.5
+        assert 0.4 < found.high < 2.5
+        assert abs(found.shift) < 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_equal_slopes_without_a_shift_are_a_temperature(temperature: float) -> None:
+    logits = np.linspace(-30, 30, 601)[:, None]
+    beta = BetaCalibration(low=1 / temperature, high=1 / temperature, shift=0.0)
+    by_temperature = score_labels(logits, Calibration(temperature=temperature))
+    assert score_labels(logits, Calibration(beta=beta)) == pytest.approx(by_temperature, abs=1e-12)
 
 
 def named(logits: np.ndarray, cut: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...runtime.model.decoding import PLACES, sigmoid
+from ...runtime.model.decoding import PLACES, score_labels
 from ...schemas.manifest import TaskSpec, Thresholds
 from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example
@@ -23,10 +23,10 @@ from ..data.rules import Rules
 from .answers import Answer, Score
 from .calibration import (
     FEW_ROWS,
+    beta_of_labels,
     count_rows,
     describe_rows,
     label_threshold,
-    temperature_of_labels,
     withholding_threshold,
 )
 from .figures.calibration_error import calibration_error, sample_calibration_error
@@ -78,19 +78,19 @@ class MultiLabel(Kind):
         return (each * compared).sum(-1).mean()
 
     def calibrate(self, rows: CalibrationRows) -> Chosen:
-        """Choose the temperature of the sigmoid, and one threshold for all labels: with `max_flagged` the one that names a label
+        """Choose how logits become scores, and one threshold for all labels: with `max_flagged` the one that names a label
         for the most texts that have one, of those that name one for at most that share of the others.
         """
         truth = np.array([[label in example.labels for label in rows.labels] for example in rows.validation], float)
         logits = np.stack(rows.score(rows.validation))
-        calibration = temperature_of_labels(logits, truth)
+        calibration = beta_of_labels(logits, truth)
         if rows.rule.label is not None:
             return Chosen(calibration, Thresholds(label=rows.rule.label))
         without = truth.sum(1) == 0
         if rows.rule.max_flagged is None or without.all() or not without.any():
             least = label_threshold(logits, truth, calibration)
         else:
-            highest = sigmoid(logits.astype(np.float64) / calibration.temperature).round(PLACES).max(1)
+            highest = score_labels(logits, calibration).round(PLACES).max(1)
             least = withholding_threshold(highest[without].tolist(), highest[~without].tolist(), rows.rule.max_flagged)
         return Chosen(calibration, Thresholds(label=least), count_rows(without))
 
@@ -167,7 +167,7 @@ class MultiLabel(Kind):
     def least_probability(self, answer: Answer, task: TaskSpec) -> float:
         """Of each label to be named or left out as it was, whatever its threshold is."""
         named = np.isin(task.labels, [item["label"] for item in answer.output["labels"]])
-        scores = sigmoid(answer.logits.astype(np.float64) / task.calibration.temperature)
+        scores = score_labels(answer.logits, task.calibration)
         return float(np.where(named, scores, 1 - scores).min(initial=1.0))
 
 

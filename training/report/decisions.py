@@ -6,14 +6,17 @@ from ..kinds.registry import kind_of
 
 
 def describe_decisions(spec: TaskSpec) -> str:
-    """Return a sentence on temperature and thresholds of a task."""
-    decoding = "greedy decoding" if spec.generation is not None else _temperature(spec)
+    """Return a sentence on calibration and thresholds of a task."""
+    decoding = "greedy decoding" if spec.generation is not None else _calibration(spec)
     return "; ".join([decoding, *kind_of(spec).describe_thresholds(spec)]) + "."
 
 
-def _temperature(spec: TaskSpec) -> str:
-    chosen, rows = f"temperature {spec.calibration.temperature:g}", spec.calibration_rows
+def _calibration(spec: TaskSpec) -> str:
+    beta, rows = spec.calibration.beta, spec.calibration_rows
+    chosen = f"temperature {spec.calibration.temperature:g}"
+    if beta is not None:
+        chosen = f"beta calibration {beta.low:g} below, {beta.high:g} above, shift {beta.shift:g}"
     if rows is None:
         return chosen
-    few = ", few: drawn towards 1" if rows < FEW_ROWS else ""
+    few = f", few: drawn towards {'the scores as they are' if beta is not None else '1'}" if rows < FEW_ROWS else ""
     return f"{chosen} (chosen on {rows} rows{few})"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import SetupError
-from ...runtime.model.decoding import sigmoid
+from ...runtime.model.decoding import score_labels
 from ...runtime.model.kinds.forms import AnswerForm
 from ...runtime.model.kinds.registry import kind_of
 from ...schemas.manifest import TaskSpec
@@ -37,7 +37,7 @@ class Judge:
             raise SetupError(
                 f"task {spec.name} is of kind {spec.kind}; texts are suggested for labels, several labels and spans"
             )
-        self._temperature = spec.calibration.temperature
+        self._calibration = spec.calibration
         limits = spec.thresholds
         self._limits = np.array([limits.labels.get(label, limits.label) for label in spec.labels])
 
@@ -61,8 +61,8 @@ class Judge:
 
     def _scores(self, logits: Array) -> Array:
         if self._form is AnswerForm.LABELS:
-            return np.asarray(sigmoid(logits.astype(np.float64) / self._temperature))
-        return to_probabilities(logits, self._temperature)
+            return score_labels(logits, self._calibration)
+        return to_probabilities(logits, self._calibration.temperature)
 
     @property
     def _entropy(self) -> Callable[[Array], Array]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ....schemas.manifest import TaskSpec, Thresholds
-from ..decoding import PLACES, Decoder, Floats, Output, Rows, merge_scores, sigmoid
+from ..decoding import PLACES, Decoder, Floats, Output, Rows, merge_scores, score_labels, sigmoid
 from ..texts.long_texts import Merge
 from .forms import AnswerForm
 from .kind import NONE, Answer, Array, Kind, read_label
@@ -64,7 +64,7 @@ class MultiLabelDecoder:
 
     def __init__(self, spec: TaskSpec) -> None:
         self._kind, self._labels = spec.kind, spec.labels
-        self._temperature = spec.calibration.temperature
+        self._calibration = spec.calibration
 
     def __call__(self, rows: Rows, thresholds: Thresholds) -> list[Output]:
         return self.decide(self.scores(rows.values), thresholds)
@@ -74,7 +74,7 @@ class MultiLabelDecoder:
 
     def scores(self, logits: Floats) -> Floats:
         """Return the probabilities of the labels [B, C] for logits."""
-        return sigmoid(logits.astype(np.float64) / self._temperature)
+        return score_labels(logits, self._calibration)
 
     def decide(self, scores: Floats, thresholds: Thresholds) -> list[Output]:
         """Return one output per row of probabilities [B, C]."""
