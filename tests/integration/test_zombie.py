@@ -24,7 +24,7 @@ from murmura import Handler, Publish
 
 class Copier(Handler):
     name, topics, outputs = "copier", ("{turns}",), ("{copies}",)
-    freeze_s = 1.0
+    freeze_s = 1.4
 
     async def handle(self, record, engine):
         await asyncio.sleep(0.2)

@@ -94,7 +94,12 @@ def ask_hub(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     def ask(source: str) -> str:
         endpoint = f"http://127.0.0.1:{server.server_port}"
         patience = {"HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
-        ours = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        ours = {
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
         environment = os.environ | ours | patience
         done = subprocess.run([sys.executable, "-c", code, source], env=environment, capture_output=True, text=True)
         return (done.stdout or done.stderr).splitlines()[-1]
