@@ -4,7 +4,7 @@ Scores are rounded as the decoders publish them, and a threshold lies between tw
 is chosen here is what is decided when the model serves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -33,9 +33,15 @@ def temperature_of(logits: Array, targets: Array) -> Calibration:
     every, scaled = np.arange(len(targets)), logits.astype(np.float64)
 
     def loss(temperature: float) -> float:
-        return float(-np.log(softmax(scaled / temperature)[every, targets] + 1e-30).sum())
+        likelihood = np.log(softmax(scaled / temperature)[every, targets] + 1e-30).sum()
+        return float(np.log(temperature) ** 2 / (2 * SPREAD**2) - likelihood)
 
-    return _most_likely(loss)
+    low, high = COLDEST, HOTTEST
+    for _ in range(3):  # a logarithmic grid, twice more around the best
+        grid = np.geomspace(low, high, 25)
+        best = int(np.argmin([loss(float(t)) for t in grid]))
+        low, high = float(grid[max(0, best - 1)]), float(grid[min(24, best + 1)])
+    return Calibration(temperature=round(float(grid[best]), 4))
 
 
 def beta_of_labels(logits: Array, targets: Array) -> Calibration:
@@ -64,20 +70,6 @@ def beta_of_labels(logits: Array, targets: Array) -> Calibration:
             low=round(float(np.exp(low)), 4), high=round(float(np.exp(high)), 4), shift=round(float(shift), 4)
         )
     )
-
-
-def _most_likely(loss: Callable[[float], float]) -> Calibration:
-    """Minimise the summed loss and log(T)^2 / (2 SPREAD^2) on a logarithmic grid, twice more around the best."""
-
-    def penalised(temperature: float) -> float:
-        return loss(temperature) + float(np.log(temperature) ** 2 / (2 * SPREAD**2))
-
-    low, high = COLDEST, HOTTEST
-    for _ in range(3):
-        grid = np.geomspace(low, high, 25)
-        best = int(np.argmin([penalised(float(t)) for t in grid]))
-        low, high = float(grid[max(0, best - 1)]), float(grid[min(24, best + 1)])
-    return Calibration(temperature=round(float(grid[best]), 4))
 
 
 def count_rows(others: NDArray[np.bool_]) -> ThresholdRows:
