@@ -32,7 +32,7 @@ from .kafka.broker_diagnosis import diagnose
 from .kafka.changelog import read_to_end
 from .kafka.dead_letter_depth import DeadLetterDepth
 from .kafka.offset_tracker import Tracker
-from .kafka.publisher import Publisher
+from .kafka.sending.publisher import Publisher
 from .kafka.topics import require_topics
 from .model.model import Model
 from .observe.health import HealthApp, HealthState

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from murmura.runtime.kafka.producer import IdempotentProducer, producer_factory
-from murmura.runtime.kafka.publisher import Publisher
+from murmura.runtime.kafka.sending.producer import IdempotentProducer, producer_factory
+from murmura.runtime.kafka.sending.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 
 

@@ -51,6 +51,7 @@ FOLDERS = {
     "runtime/flow/retries",
     "runtime/generation",
     "runtime/kafka",
+    "runtime/kafka/sending",
     "runtime/model",
     "runtime/model/deltas",
     "runtime/model/folders",

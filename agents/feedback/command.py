@@ -193,7 +193,7 @@ async def _send(settings: "Settings", items: Iterator[Feedback], stop: "asyncio.
     from aiokafka.errors import KafkaError
 
     from ...runtime.kafka.broker_diagnosis import describe_refusal
-    from ...runtime.kafka.producer import producer_factory
+    from ...runtime.kafka.sending.producer import producer_factory
     from ...runtime.kafka.topics import require_topics
     from ...runtime.wire.feedback import to_record
 

@@ -8,8 +8,8 @@ from ...runtime.agent.agent import Agent
 from ...runtime.agent.discovery import find_agents
 from ...runtime.agent.routes import apply_settings
 from ...runtime.errors import MurmuraError
-from ...runtime.kafka.producer import producer_factory
-from ...runtime.kafka.publisher import Publisher
+from ...runtime.kafka.sending.producer import producer_factory
+from ...runtime.kafka.sending.publisher import Publisher
 from ...runtime.model.folders.folder import read_manifest
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings

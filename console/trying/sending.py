@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from aiokafka.errors import KafkaError
 
-from ...runtime.kafka.producer import IdempotentProducer, producer_factory
+from ...runtime.kafka.sending.producer import IdempotentProducer, producer_factory
 from ...runtime.kafka.topics import require_topics
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import Settings

@@ -19,7 +19,7 @@ from ..errors import MurmuraError
 from ..kafka.changelog import read_to_end
 from ..kafka.group_reader import GroupReader
 from ..kafka.groupless_reader import open_reader
-from ..kafka.producer import producer_factory
+from ..kafka.sending.producer import producer_factory
 from ..observe.experiment_metrics import ExperimentMetrics
 from ..observe.logs import get_logger
 from ..output.serving_events import ServingEvents

@@ -14,7 +14,7 @@ from uuid import uuid4
 from ...schemas.envelope import CE_ID, CE_SOURCE, CE_SPECVERSION, CE_TIME, CE_TYPE, SPEC_VERSION, app_source
 from ...schemas.serving_event import ServingEvent, ServingEventKind
 from ..errors import Scope
-from ..kafka.publisher import Publisher
+from ..kafka.sending.publisher import Publisher
 from ..observe.logs import get_logger
 from ..wire.message import Message
 

@@ -8,8 +8,8 @@ from ..agent.handler import Handler
 from ..agent.routes import apply_settings
 from ..errors import SetupError
 from ..installed import installed_points
+from ..kafka.sending.transactional_sender import PlainSender, Sender, TransactionalSender
 from ..kafka.topics import is_mock_cluster, require_topics
-from ..kafka.transactional_sender import PlainSender, Sender, TransactionalSender
 from ..settings.settings import Settings
 from .rules import ORIGINAL, Redrive
 

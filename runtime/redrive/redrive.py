@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from ..errors import MurmuraError
-from ..kafka.transactional_sender import BatchRefused, Sender
+from ..kafka.sending.transactional_sender import BatchRefused, Sender
 from ..wire.dead_letter_records import Letter, Selection, marker
 from ..wire.message import Message
 from .dead_letter_reader import LetterScan

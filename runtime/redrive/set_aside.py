@@ -26,7 +26,7 @@ from ..errors import MurmuraError, RecordError, SetupError
 from ..kafka import offset_ranges
 from ..kafka.broker_diagnosis import describe_refusal
 from ..kafka.offset_ranges import OffsetRange
-from ..kafka.producer import producer_factory
+from ..kafka.sending.producer import producer_factory
 from ..settings.settings import Settings
 from ..wire.dead_letter import dead_letter
 from ..wire.dead_letter_records import OriginalRecord

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from ...schemas.release import ReleaseState, released, rolled_back, stopped
 from ..errors import SetupError
-from ..kafka.producer import producer_factory
-from ..kafka.publisher import Publisher
+from ..kafka.sending.producer import producer_factory
+from ..kafka.sending.publisher import Publisher
 from ..output.serving_events import ServingEvents
 from ..settings.settings import Settings
 from .experiment_events import StepEvent, event_of_step

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ...schemas.release import ReleaseState
 from ..errors import OutcomeUnknown, SetupError
 from ..kafka.groupless_reader import open_reader
-from ..kafka.producer import producer_factory
+from ..kafka.sending.producer import producer_factory
 from ..kafka.unreadable import read_next
 from ..observe.logs import get_logger
 from ..settings.settings import KafkaSettings, ProducerSettings

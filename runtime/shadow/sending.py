@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from ..errors import DeliveryError
-from ..kafka.publisher import Publisher
+from ..kafka.sending.publisher import Publisher
 from ..observe.logs import get_logger
 from ..observe.metrics import Metrics
 from ..wire.message import Message

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from ..kafka.publisher import Publisher
+from ..kafka.sending.publisher import Publisher
 from ..observe.metrics import Metrics
 from ..output.serving_events import this_process
 from ..settings.settings import Settings

@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ...schemas.review import Review, ReviewReason
-from ..kafka.producer import producer_factory
-from ..kafka.publisher import Publisher
+from ..kafka.sending.producer import producer_factory
+from ..kafka.sending.publisher import Publisher
 from ..kafka.topics import require_topics
 from ..settings.settings import Settings
 from ..wire.message import Message

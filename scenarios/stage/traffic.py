@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ...runtime.errors import SetupError
 from ...runtime.kafka.groupless_reader import PartitionsReader
-from ...runtime.kafka.producer import producer_factory
+from ...runtime.kafka.sending.producer import producer_factory
 from ...runtime.settings.settings import ProducerSettings, Settings
 from ...runtime.wire.feedback import to_record
 from ...schemas.deadletter import PREFIX

@@ -16,7 +16,7 @@ from started_publisher import start_publisher
 
 from murmura.runtime import serve as app
 from murmura.runtime.errors import ProcessRefused
-from murmura.runtime.kafka.producer import IdempotentProducer
+from murmura.runtime.kafka.sending.producer import IdempotentProducer
 from murmura.runtime.wire.message import Message
 
 

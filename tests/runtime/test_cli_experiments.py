@@ -15,7 +15,7 @@ from tiny_model import TASKS, write_tiny_model
 from murmura.runtime.cli.doctor import _find_trials
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
 from murmura.runtime.kafka.groupless_reader import open_reader
-from murmura.runtime.kafka.producer import producer_factory
+from murmura.runtime.kafka.sending.producer import producer_factory
 from murmura.runtime.release.states import publish_state, read_states
 from murmura.runtime.release.store import ModelStore
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings, Settings

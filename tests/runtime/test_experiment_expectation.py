@@ -12,7 +12,7 @@ from murmura.runtime.cli.experiments.expectation import print_expectation
 from murmura.runtime.cli.experiments.inputs import check_units_per_hour
 from murmura.runtime.cli.experiments.unit_rate import UnitCounts, UnitRate, measure_unit_rate
 from murmura.runtime.errors import SetupError
-from murmura.runtime.kafka.producer import producer_factory
+from murmura.runtime.kafka.sending.producer import producer_factory
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings, Settings
 from murmura.schemas.experiment import Measure, Rules
 

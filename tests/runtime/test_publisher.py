@@ -16,9 +16,9 @@ from aiokafka.errors import (
 
 from murmura.runtime.errors import Closed, ProcessRefused, RecordRefused, RecordTooLarge
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.runtime.kafka.producer import producer_factory
-from murmura.runtime.kafka.publisher import Publisher
-from murmura.runtime.kafka.scopes import InvalidRecordError
+from murmura.runtime.kafka.sending.producer import producer_factory
+from murmura.runtime.kafka.sending.publisher import Publisher
+from murmura.runtime.kafka.sending.scopes import InvalidRecordError
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.runtime.wire.message import Message
 
@@ -108,7 +108,7 @@ def apart(*values: str) -> list[Message]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.kafka.publisher._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("murmura.runtime.kafka.sending.publisher._FIRST_WAIT_S", 0.001)
 
 
 async def started(script: Script, **more) -> Publisher:
@@ -186,7 +186,7 @@ async def test_a_record_that_the_broker_refuses_is_decided_and_neither_its_neigh
 
 
 async def test_calls_that_failed_with_one_producer_make_one_new_producer_between_them(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.kafka.publisher._FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("murmura.runtime.kafka.sending.publisher._FIRST_WAIT_S", 0.1)
     script = Script(OutOfOrderSequenceNumber(), OutOfOrderSequenceNumber())
     publisher = await started(script)
     early = asyncio.create_task(publisher.publish(messages("early")))
@@ -255,7 +255,7 @@ async def test_a_topic_that_is_not_there_for_us_has_no_partitions(error):
 
 
 async def test_a_producer_that_cannot_be_flushed_is_given_up_with_what_it_held(monkeypatch):
-    monkeypatch.setattr("murmura.runtime.kafka.producer._STOP_S", 0.3)
+    monkeypatch.setattr("murmura.runtime.kafka.sending.producer._STOP_S", 0.3)
     with EmbeddedBroker({"out": 1}) as broker:
         made = producer_factory(KafkaSettings(bootstrap_servers=broker.bootstrap), ProducerSettings())
         publisher = Publisher(made, send_timeout_s=0.3)

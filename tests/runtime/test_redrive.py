@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from murmura.runtime.kafka.transactional_sender import Fenced, TransactionalSender
+from murmura.runtime.kafka.sending.transactional_sender import Fenced, TransactionalSender
 from murmura.runtime.redrive import redrive as redriving
 from murmura.runtime.redrive.dead_letter_reader import LetterScan
 from murmura.runtime.redrive.rules import Redrive, Refusal

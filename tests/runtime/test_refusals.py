@@ -14,8 +14,8 @@ from aiokafka.errors import (
 )
 
 from murmura.runtime.errors import ProcessRefused, RecordRefused, Scope, TopicRefused
-from murmura.runtime.kafka.refusals import Refusals
-from murmura.runtime.kafka.scopes import InvalidRecordError
+from murmura.runtime.kafka.sending.refusals import Refusals
+from murmura.runtime.kafka.sending.scopes import InvalidRecordError
 from murmura.runtime.wire.message import Message
 
 MESSAGES = [Message("declared", b"a", b"k", []), Message("other", b"b", b"k", [])]

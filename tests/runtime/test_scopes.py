@@ -5,7 +5,7 @@ import inspect
 import pytest
 from aiokafka import errors
 
-from murmura.runtime.kafka.scopes import POISON, InvalidRecordError, Place, Scope, has_row, scope_of
+from murmura.runtime.kafka.sending.scopes import POISON, InvalidRecordError, Place, Scope, has_row, scope_of
 
 KINDS = sorted(
     {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from murmura.runtime.kafka.publisher import Publisher
+from murmura.runtime.kafka.sending.publisher import Publisher
 from murmura.runtime.output.serving_events import Pauses, ServingEvents
 from murmura.schemas.serving_event import ServingEventKind as Kind
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ...runtime.kafka.producer import producer_factory
-from ...runtime.kafka.publisher import Publisher
+from ...runtime.kafka.sending.producer import producer_factory
+from ...runtime.kafka.sending.publisher import Publisher
 from ...runtime.kafka.topics import require_topics
 from ...runtime.observe.logs import get_logger
 from ...runtime.settings.settings import KafkaSettings, ProducerSettings

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from ...runtime.errors import SetupError
 from ...runtime.kafka import offset_ranges
-from ...runtime.kafka.producer import producer_factory
-from ...runtime.kafka.publisher import Publisher
+from ...runtime.kafka.sending.producer import producer_factory
+from ...runtime.kafka.sending.publisher import Publisher
 from ...runtime.kafka.topics import require_topics
 from ...runtime.model.model import Model
 from ...runtime.settings.settings import KafkaSettings, ProducerSettings

@@ -63,7 +63,7 @@ async def _chat(
 ) -> None:
     from ....runtime.cli.records.publish import open_input
     from ....runtime.kafka.groupless_reader import open_reader
-    from ....runtime.kafka.producer import producer_factory
+    from ....runtime.kafka.sending.producer import producer_factory
     from ....runtime.kafka.topics import require_topics
     from ....runtime.settings.settings import ProducerSettings
 

@@ -64,7 +64,7 @@ async def _publish(
     from aiokafka.errors import KafkaError
 
     from ...kafka.broker_diagnosis import describe_refusal
-    from ...kafka.producer import producer_factory
+    from ...kafka.sending.producer import producer_factory
     from ...kafka.topics import require_topics
 
     await require_topics(settings.kafka, [topic])

@@ -15,7 +15,7 @@ from .letters import AgentNames, Reasons, Topics, select
 if TYPE_CHECKING:
     import asyncio
 
-    from ...kafka.transactional_sender import Sender
+    from ...kafka.sending.transactional_sender import Sender
     from ...redrive.rules import Redrive, Tally
     from ...settings.settings import Settings
     from ...wire.dead_letter_records import Selection

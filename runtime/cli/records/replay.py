@@ -249,8 +249,8 @@ async def _drop(results: "Sequence[Message]") -> None:
 async def _open_topic(
     settings: "Settings", replaying: "Replay", to: str, stack: AsyncExitStack
 ) -> "Callable[[Sequence[Message]], Awaitable[None]]":
-    from ...kafka.producer import producer_factory
-    from ...kafka.publisher import Publisher
+    from ...kafka.sending.producer import producer_factory
+    from ...kafka.sending.publisher import Publisher
     from ...kafka.topics import require_topics
 
     used = {topic for agent in replaying.agents for topic in (*agent.topics, *agent.outputs)}

@@ -14,7 +14,7 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from ...errors import MurmuraError
-from ...kafka.scopes import Place, Scope, scope_of
+from ...kafka.sending.scopes import Place, Scope, scope_of
 from ...observe.health import HealthState
 from ...observe.logs import get_logger
 from ...observe.metrics import Metrics

@@ -5,8 +5,8 @@ import asyncio
 from cli_in_process import refused_here, run_here
 
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.runtime.kafka.producer import producer_factory
-from murmura.runtime.kafka.publisher import Publisher
+from murmura.runtime.kafka.sending.producer import producer_factory
+from murmura.runtime.kafka.sending.publisher import Publisher
 from murmura.runtime.settings.settings import KafkaSettings, ProducerSettings
 from murmura.runtime.wire.message import Message
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import BrokerResponseError, KafkaError, ProducerClosed, UnknownTopicOrPartitionError
 
-from ..observe.logs import get_logger
-from ..settings.settings import KafkaSettings, ProducerSettings
+from ...observe.logs import get_logger
+from ...settings.settings import KafkaSettings, ProducerSettings
 from .scopes import Place, Scope, scope_of
 
 log = get_logger(__name__)

@@ -7,10 +7,10 @@ from typing import Self
 
 from aiokafka.errors import ProducerClosed
 
-from ..errors import Closed, DeliveryError, ProcessRefused, RecordTooLarge
-from ..observe.logs import get_logger
-from ..settings.settings import Settings
-from ..wire.message import Message
+from ...errors import Closed, DeliveryError, ProcessRefused, RecordTooLarge
+from ...observe.logs import get_logger
+from ...settings.settings import Settings
+from ...wire.message import Message
 from .current_producer import CurrentProducer
 from .producer import IdempotentProducer, producer_factory
 from .refusals import Refusals

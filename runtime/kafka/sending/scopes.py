@@ -9,7 +9,7 @@ from typing import Final
 from aiokafka import errors
 from aiokafka.errors import BrokerResponseError, KafkaError
 
-from ..errors import Scope
+from ...errors import Scope
 
 __all__ = [
     "POISON",

@@ -15,11 +15,11 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
 )
 
-from ...schemas.deadletter import REDRIVEN
-from ..errors import MurmuraError, SetupError
-from ..settings.settings import KafkaSettings, ProducerSettings
-from ..wire.message import Message
-from .broker_diagnosis import diagnose
+from ....schemas.deadletter import REDRIVEN
+from ...errors import MurmuraError, SetupError
+from ...settings.settings import KafkaSettings, ProducerSettings
+from ...wire.message import Message
+from ..broker_diagnosis import diagnose
 from .producer import producer_options
 
 _STOP_S = 5.0

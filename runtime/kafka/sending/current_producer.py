@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from ..errors import ProcessRefused
-from ..observe.logs import get_logger
+from ...errors import ProcessRefused
+from ...observe.logs import get_logger
 from .partition_batches import PartitionBatches
 from .producer import IdempotentProducer
 from .scopes import Place, Scope, is_of_kafka, scope_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka.errors import ProducerClosed
 
-from ..wire.message import Message
+from ...wire.message import Message
 from .producer import IdempotentProducer
 
 Partition = tuple[str, int]

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from ..errors import Closed
+from ...errors import Closed
 from .producer import IdempotentProducer
 
 _TIMEOUT_S: Final = 3.0

@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable, Sequence
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
 
-from ..errors import PartitionMissing
-from ..wire.message import Message
+from ...errors import PartitionMissing
+from ...wire.message import Message
 from .partition_batches import Batch, PartitionBatches
 from .topic_lookup import TopicLookup
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError, UnknownTopicOrPartitionError
 
-from ..errors import DeliveryError, ProcessRefused, RecordRefused, RecordTooLarge, TopicRefused
-from ..wire.message import Message
+from ...errors import DeliveryError, ProcessRefused, RecordRefused, RecordTooLarge, TopicRefused
+from ...wire.message import Message
 from .scopes import POISON, UNKNOWN, Place, Scope, is_of_kafka, scope_of
 from .send_attempt import Failures
 
