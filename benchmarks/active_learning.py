@@ -1,11 +1,11 @@
-"""Active learning, simulated: which texts to label, by margin, entropy or k-centre, against random choice, with intervals.
+"""Active learning, simulated: which texts to label, by margin, entropy, k-centre or disagreement, against random choice.
 
 python benchmarks/active_learning.py                      # Banking77, three seeds (some minutes on one core, most of them the encoder's)
 python benchmarks/active_learning.py --keep vectors.npz   # keeps what the frozen encoder makes of the texts for the next time
 
 The learner is a logistic regression on the frozen MiniLM encoder: it costs a second, and a choice is judged by what it teaches. Each
 seed draws the first labels anew (two a class) and holds them the same for all strategies; in each round the strategy names the
-texts that are labelled next. Random choice at all of the labels, 40 a class, is what margin has to reach at half of them.
+texts that are labelled next. For `disagreement` the encoder reads the texts five times more, with dropout. Random choice at all of the labels, 40 a class, is what margin has to reach at half of them.
 """
 
 import argparse
@@ -23,12 +23,14 @@ import numpy as np
 
 from murmura.training.fit.probe.regression import fit_regression
 from murmura.training.suggest.k_centre import choose_centres
-from murmura.training.suggest.usefulness import score_entropy, score_margin, to_probabilities
+from murmura.training.suggest.usefulness import score_disagreement, score_entropy, score_margin, to_probabilities
 
 ROOT = Path(__file__).resolve().parents[1]
-STRATEGIES = ("random", "margin", "entropy", "k-centre")
+STRATEGIES = ("random", "margin", "entropy", "k-centre", "disagreement")
 FIRST, ROUNDS = 2, 10
 """Labels a class at the beginning, and rounds to the end."""
+PASSES = 5
+"""With dropout, of `disagreement`."""
 Array = Any
 
 
@@ -40,36 +42,69 @@ def read(data: Path, name: str) -> tuple[list[str], list[str]]:
     return [row["text"] for row in rows], [row["intent"] for row in rows]
 
 
-def embed(texts: list[str]) -> Array:
-    """Return the mean of the last layer of the frozen encoder for each text: [N, H]."""
+def embed(texts: list[str], passes: int = 0) -> Array:
+    """Return the mean of the last layer of the frozen encoder for each text: [N, H], in fp32. With `passes` of so many passes with
+    dropout, in bf16: [T, N, H].
+    """
+    import torch
+
     from murmura.training.fit.rows.encoding import encode_ids
+    from murmura.training.kinds.heads import pool_mean
     from murmura.training.model.encoders import build_encoder, load
+    from murmura.training.model.padding import in_order, pad
     from murmura.training.recipe.recipe import DEFAULT_ENCODER
     from murmura.training.suggest.states import mean_states
 
     checkpoint = load(DEFAULT_ENCODER)
     checkpoint.tokenizer.enable_truncation(64)
-    encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=0.0)
-    return mean_states(encoder, encode_ids(texts, checkpoint.tokenizer))
+    encoder = build_encoder(checkpoint.spec, checkpoint.weights, dropout=0.1 if passes else 0.0)
+    ids = encode_ids(texts, checkpoint.tokenizer)
+    if not passes:
+        return mean_states(encoder, ids)
+    encoder.train()
+    found = np.zeros((passes, len(texts), encoder.config.hidden_size), np.float32)
+    torch.manual_seed(0)
+    for number in range(passes):
+        for rows in in_order(ids, 64):
+            tokens, mask = pad([ids[row] for row in rows])
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+            found[number, rows] = pool_mean(states.float(), mask).numpy()
+    return found
 
 
 def choose(
-    strategy: str, vectors: Array, labelled: list[int], head: tuple[Array, Array], count: int, seed: int
+    strategy: str,
+    vectors: Array,
+    passes: Array | None,
+    labelled: list[int],
+    head: tuple[Array, Array],
+    count: int,
+    seed: int,
 ) -> list[int]:
-    """Return the rows that are labelled next."""
+    """Return the rows that are labelled next. `passes` [T, N, H] are the vectors of passes with dropout."""
     left = np.setdiff1d(np.arange(len(vectors)), labelled)
     if strategy == "random":
         return list(np.random.default_rng(seed).choice(left, count, replace=False))
     if strategy == "k-centre":
         rows, _ = choose_centres(vectors[left], count, vectors[labelled])
         return list(left[rows])
+    if strategy == "disagreement":
+        assert passes is not None
+        usefulness = score_disagreement(to_probabilities(passes[:, left] @ head[0].T + head[1], 1.0))
+        return list(left[np.argsort(-usefulness, kind="stable")[:count]])
     scores = to_probabilities(vectors[left] @ head[0].T + head[1], 1.0)
     usefulness = score_margin(scores) if strategy == "margin" else score_entropy(scores)
     return list(left[np.argsort(-usefulness, kind="stable")[:count]])
 
 
 def run(
-    strategy: str, seed: int, train: tuple[Array, list[str]], test: tuple[Array, list[str]], step: int
+    strategy: str,
+    seed: int,
+    train: tuple[Array, list[str]],
+    test: tuple[Array, list[str]],
+    step: int,
+    passes: Array | None = None,
 ) -> list[Array]:
     """Return for each round which test rows are right: [N] each."""
     vectors, labels = train
@@ -85,7 +120,7 @@ def run(
         guess = (test[0] @ weight.T + bias).argmax(1)
         right.append(np.array([names[best] == label for best, label in zip(guess, test[1], strict=True)]))
         if round_ < ROUNDS:
-            chosen += choose(strategy, vectors, chosen, (weight, bias), step, 1000 * seed + round_)
+            chosen += choose(strategy, vectors, passes, chosen, (weight, bias), step, 1000 * seed + round_)
     return right
 
 
@@ -122,8 +157,10 @@ def main() -> None:
         vectors = dict(np.load(chosen.keep))
     else:
         vectors = {"train": embed(train[0]), "test": embed(test[0])}
-        if chosen.keep:
-            np.savez(chosen.keep, **vectors)
+    if "disagreement" in chosen.strategies and "passes" not in vectors:
+        vectors["passes"] = embed(train[0], PASSES)
+    if chosen.keep:
+        np.savez(chosen.keep, **vectors)
     classes = len(set(train[1]))
     step = (chosen.all - FIRST) * classes // ROUNDS
     counts = [FIRST * classes + step * round_ for round_ in range(ROUNDS + 1)]
@@ -132,7 +169,9 @@ def main() -> None:
     for strategy in chosen.strategies:
         began = time.process_time()
         parts = (vectors["train"], train[1]), (vectors["test"], test[1])
-        right[strategy] = np.array([run(strategy, seed, *parts, step) for seed in chosen.seeds], float)
+        right[strategy] = np.array(
+            [run(strategy, seed, *parts, step, vectors.get("passes")) for seed in chosen.seeds], float
+        )
         curve = " ".join(f"{100 * value:.1f}" for value in right[strategy].mean((0, 2)))
         print(f"{strategy:9} {curve}   {time.process_time() - began:.0f} CPU-s", flush=True)
     half = ROUNDS // 2
