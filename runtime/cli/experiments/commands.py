@@ -10,7 +10,7 @@ from .. import options
 from ..releases.commands import Name, Store, open_store
 from ..releases.steps import By, now, publish_next, read_releases, who
 from .candidates import check_candidate
-from .clock_check import check_clock
+from .clock_check import ClockCheck, check_clock
 from .inputs import (
     check_rate,
     check_unit,
@@ -70,6 +70,7 @@ def canary(
     rate: Rate = 0.9,
     units_per_hour: UnitsPerHour = None,
     power: Power = True,
+    clock_check: ClockCheck = True,
     why: Why = "",
     by: By = None,
     store: Store = None,
@@ -94,6 +95,7 @@ def canary(
         rules,
         rate if power else None,
         units_per_hour,
+        clock_check,
         why=why,
         by=by,
         store=store,
@@ -109,6 +111,7 @@ def ab(
     rate: Rate = 0.9,
     units_per_hour: UnitsPerHour = None,
     power: Power = True,
+    clock_check: ClockCheck = True,
     why: Why = "",
     by: By = None,
     store: Store = None,
@@ -129,6 +132,7 @@ def ab(
         rules,
         rate if power else None,
         units_per_hour,
+        clock_check,
         why=why,
         by=by,
         store=store,
@@ -167,6 +171,7 @@ def promote(
     at_once: Annotated[
         bool, typer.Option("--now", help="Make it current at once, without holding a share back.")
     ] = False,
+    clock_check: ClockCheck = True,
     why: Why = "",
     by: By = None,
     config: options.Config = None,
@@ -182,7 +187,7 @@ def promote(
 
     step = completed if at_once else promoted
     settings = options.settings(config, bootstrap=bootstrap)
-    if not at_once:
+    if clock_check and not at_once:
         check_clock(settings)
     _publish(settings, name, lambda state: step(state, by=who(by), why=why, at=now()))
 
@@ -213,6 +218,7 @@ def _start(
     rules: Path | None,
     rate: float | None,
     units_per_hour: float | None,
+    clock_check: bool,
     *,
     why: str,
     by: str | None,
@@ -231,7 +237,8 @@ def _start(
     check_units_per_hour(units_per_hour)
     if rate is not None:
         check_rate(rate)
-    check_clock(settings)
+    if clock_check:
+        check_clock(settings)
     if rate is not None and units_per_hour is None and _has_no_candidate(settings, name):
         units = measure_unit_rate(settings, name, kept, judged)
 

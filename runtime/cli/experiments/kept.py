@@ -16,10 +16,10 @@ def read_kept(settings: "Settings") -> "dict[str, ExperimentState]":
 
     A state that cannot be read is passed over with a line. SetupError where the topic cannot be read in time.
     """
-    from ..until_signalled import run_until_stopped
+    from ..until_signalled import run_cancellable
 
     topic = f"{settings.prefix}.experiments"
-    found = run_until_stopped(lambda stop: _read_states(settings, topic))
+    found = run_cancellable(lambda stop: _read_states(settings, topic))
     return dict(sorted(found.items(), key=lambda pair: pair[1].minute))
 
 

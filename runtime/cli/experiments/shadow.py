@@ -17,7 +17,7 @@ def write_shadow_report(settings: "Settings", name: str, version: int) -> str:
     from ....schemas.shadow import ShadowRecord
     from ...kafka import offset_ranges
     from ...shadow.report import ShadowReport, format_report
-    from ..until_signalled import run_until_stopped
+    from ..until_signalled import run_cancellable
 
     report, topic = ShadowReport(name, version), f"{settings.prefix}.shadow"
 
@@ -32,7 +32,7 @@ def write_shadow_report(settings: "Settings", name: str, version: int) -> str:
         chosen = await offset_ranges.freeze(settings.kafka, [[topic]])
         await offset_ranges.read(settings.kafka, chosen, take)
 
-    run_until_stopped(main)
+    run_cancellable(main)
     if not report.hours and not report.changes:
         raise SetupError(
             f"nothing about {name} {version} is in {topic}; counts come once a minute while it is compared"

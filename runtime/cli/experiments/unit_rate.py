@@ -24,8 +24,8 @@ class UnitRate(NamedTuple):
 
 def measure_unit_rate(settings: "Settings", name: str, unit: str, rules: "Rules") -> UnitRate:
     """Return the rate by the results of model `name` in the latest hour, of the topics of the default agents."""
-    from ...errors import MurmuraError
-    from ..until_signalled import run_until_stopped
+    from ...errors import Closed, MurmuraError
+    from ..until_signalled import run_cancellable
 
     goal = rules.goals[0]
     if goal.measure == "agreement" and goal.task is not None:
@@ -36,7 +36,9 @@ def measure_unit_rate(settings: "Settings", name: str, unit: str, rules: "Rules"
     try:
         topics = list_topics(settings)
         counts = UnitCounts(name, unit, goal)
-        hours = run_until_stopped(lambda stop: _read(settings, topics, counts))
+        hours = run_cancellable(lambda stop: _read(settings, topics, counts))
+    except Closed:
+        raise
     except MurmuraError as error:
         return UnitRate(None, f"the results of the latest hour cannot be read ({error})")
     if not counts.units:

@@ -85,7 +85,7 @@ def replay(
     from ...testing.replay_comparison import Comparison
     from ...testing.replay_reviews import DisagreementSample, publish_reviews
     from ...testing.replay_versions import AnswerCounts
-    from ..until_signalled import run_until_stopped
+    from ..until_signalled import run_cancellable, run_until_stopped
 
     if reviews and against is not None and "/" in against:
         raise SetupError("--reviews asks about published answers: leave --against out, or name a topic of results")
@@ -126,7 +126,7 @@ def replay(
     if text:
         _show_texts(settings, comparison)
     if reviews:
-        sent = run_until_stopped(lambda stop: publish_reviews(settings, sample))
+        sent = run_cancellable(lambda stop: publish_reviews(settings, sample))
         typer.echo(f"published {sent:,} reviews to {settings.prefix}.reviews, with the reason disagreement")
 
 

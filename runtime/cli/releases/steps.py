@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ....schemas.release import ReleaseState
     from ...release.changes import Change
     from ...settings.settings import Settings
@@ -20,22 +22,35 @@ def releases_topic(settings: "Settings") -> str:
 def read_releases(settings: "Settings") -> "dict[str, ReleaseState]":
     """Return the release state of every model."""
     from ...release.states import read_states
-    from ..until_signalled import run_until_stopped
+    from ..until_signalled import run_cancellable
 
-    return run_until_stopped(lambda stop: read_states(settings.kafka, releases_topic(settings)))
+    return run_cancellable(lambda stop: read_states(settings.kafka, releases_topic(settings)))
 
 
 def publish_next(
     settings: "Settings", name: str, change: "Change"
 ) -> "tuple[ReleaseState | None, ReleaseState | None]":
-    """Publish the state that `change` returns for the newest one (None: nothing to do); returns both."""
+    """Publish the state that `change` returns for the newest one (None: nothing to do); returns both.
+
+    Raises Closed, and publishes nothing, where Ctrl-C or SIGTERM comes before `change` has returned.
+    """
+    from ...errors import Closed
     from ...release import changes
     from ..until_signalled import run_until_stopped
 
     def on_lost_event() -> None:
         typer.echo(f"the event was not accepted by {settings.prefix}.events; the release is", err=True)
 
-    return run_until_stopped(lambda stop: changes.publish_next(settings, name, change, on_lost_event=on_lost_event))
+    async def main(stop: "asyncio.Event") -> "tuple[ReleaseState | None, ReleaseState | None]":
+        def change_unless_stopped(state: "ReleaseState | None") -> "ReleaseState | None":
+            new = change(state)
+            if stop.is_set():
+                raise Closed("stopped before it was done: nothing is published")
+            return new
+
+        return await changes.publish_next(settings, name, change_unless_stopped, on_lost_event=on_lost_event)
+
+    return run_until_stopped(main)
 
 
 def now() -> datetime:
