@@ -118,6 +118,7 @@ class Batcher:
     async def stop(self, budget_s: float = 20.0) -> None:
         """Answer queued entries for at most `budget_s`, then end the rest with Closed, also when cancelled."""
         self._closing = True
+        self.loading.close()
         try:
             self._start_batches()
             if self._running:

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import Event
 from typing import Final, NamedTuple, Protocol
 
@@ -28,11 +29,41 @@ from .trial_process import prove
 log = get_logger(__name__)
 
 _IN_PROCESS_S: Final = 30.0
-"""Time limit of sample and warm-up in this process, after the child has run the same in time."""
+"""Time limit of sample, warm-up and calibration in this process, after the child has run the same in time. Waits for turns do not count."""
 
 
 UNCERTAIN_TRIES: Final = 5
 """Number of attempts at a version whose refusal this machine may have caused."""
+
+
+class _RunLimit:
+    """The time limit of the runs of a version that is being loaded, all of which are in turns. In one thread.
+
+    A turn is waited for before its time counts: on a busy device a wait takes longer than the runs.
+    """
+
+    def __init__(self, sessions: Sequence[Session], turn: Turn, given_up: Event) -> None:
+        self._sessions, self._turn, self._given_up = sessions, turn, given_up
+        self._left_s = _IN_PROCESS_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over, or nobody waits for the version any more: then its sessions run nothing more."""
+        return self._given_up.is_set() or any(session.overdue for session in self._sessions)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn, and have it until the block ends. Raises ModelFailed where the time is over or was given up."""
+        with self._turn(), ExitStack() as limits:
+            if self.is_over:
+                raise ModelFailed("its time is up")
+            for session in self._sessions:
+                limits.enter_context(session.within(self._left_s, self._given_up))
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._left_s -= time.monotonic() - began
 
 
 class Stages(Protocol):
@@ -97,27 +128,23 @@ class Loader:
         )
         model = Model.open(folder, device=chosen.device, graph=chosen.graph)
         sessions = [runner for runner in model.runners if isinstance(runner, Session)]
+        limit = _RunLimit(sessions, self.turn, given_up)
         endless = VersionRefused(
             Reason.ENDLESS, f"{name} {version}: a few texts took more than {_IN_PROCESS_S:g} s", certain=False
         )
         try:
-            with ExitStack() as limits:
-                for session in sessions:
-                    limits.enter_context(session.within(_IN_PROCESS_S, given_up))
-                with self.turn():
-                    model.reproduce(folder, required=True)
-                model.pass_time = measure_passes(model, max_rows=chosen.max_rows, turn=self.turn)
+            with limit.turn():
+                model.reproduce(folder, required=True)
+            model.pass_time = measure_passes(model, max_rows=chosen.max_rows, turn=limit.turn)
         except (ModelFailed, ModelRefused) as error:
-            if any(session.overdue for session in sessions):
+            if limit.is_over:
                 raise endless from error
             if isinstance(error, DeviceFailed):
                 raise VersionRefused(Reason.TOO_LARGE, f"{name} {version}: {error}", certain=False) from error
             if isinstance(error, ModelFailed):
                 raise sample_error(error, f"{name} {version}") from error
             raise
-        if any(
-            session.overdue for session in sessions
-        ):  # expired just after the last run: a session would run nothing any more
+        if limit.is_over:  # just after the last run: a session would run nothing any more
             raise endless
         try:
             prepare_handlers(self._handlers, model)

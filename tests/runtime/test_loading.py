@@ -5,7 +5,10 @@ import dataclasses
 import math
 import os
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,39 @@ def test_a_graph_that_is_endless_only_here_is_ended(store, loader, tmp_path, mon
     monkeypatch.setattr(loading, "prove", lambda folder, graph, **more: folder)
     monkeypatch.setattr(loading, "_IN_PROCESS_S", 0.5)
     assert refusal(loader, *released).reason == "endless"
+
+
+def test_waits_for_turns_do_not_count_against_the_time_of_a_version(store, loader, tmp_path, monkeypatch):
+    version, waits = store.push(write_tiny_model(tmp_path / "model")), []
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        time.sleep(0.2)
+        waits.append(0.2)
+        yield
+
+    loader.turn = turn
+    monkeypatch.setattr(loading, "_IN_PROCESS_S", 1.0)
+    assert loader.load("tiny", version, store.digest("tiny", version)).manifest.version == version
+    assert sum(waits) > 1.0
+
+
+def test_a_version_that_was_given_up_while_it_waited_for_its_turn_does_not_run(store, loader, tmp_path, monkeypatch):
+    version, given_up = store.push(write_tiny_model(tmp_path / "model")), threading.Event()
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        given_up.set()
+        yield
+
+    def never(*arguments: Any, **more: Any) -> None:
+        raise AssertionError("nobody waits for it")
+
+    loader.turn = turn
+    monkeypatch.setattr(loading, "prove", lambda folder, graph, **more: folder)
+    monkeypatch.setattr(Model, "reproduce", never)
+    with pytest.raises(VersionRefused):
+        loader.load("tiny", version, store.digest("tiny", version), given_up)
 
 
 async def test_who_stops_waiting_leaves_no_child_and_no_thread_behind(store, tmp_path):

@@ -127,6 +127,28 @@ async def test_a_pass_that_does_not_end_holds_nothing_back_for_long(monkeypatch,
         await engine.stop(5)
 
 
+async def test_what_is_queued_is_answered_when_the_engine_stops_while_a_pass_has_its_turn(tiny_model):
+    engine, left = Engine(Model.load(tiny_model, device="cpu"), token_budget=64, max_in_flight=1), threading.Event()
+    await engine.start()
+
+    def run():
+        with engine.turn():
+            begun.set()
+            left.wait(60)
+
+    begun = threading.Event()
+    running = asyncio.create_task(asyncio.to_thread(run))
+    try:
+        await asyncio.to_thread(begun.wait, 60)
+        asked = [asyncio.create_task(engine.predict(text)) for text in ("hello", "there", "again")]
+        await settle()
+        await engine.stop(30)
+        assert all(await asyncio.gather(*asked))
+    finally:
+        left.set()
+        await running
+
+
 class Slots:
     """The rest of a batcher: what waits starts as far as `LoadingPasses` lets it."""
 

@@ -17,9 +17,10 @@ class LoadingPasses:
     """Passes outside of the queues, one at a time. `turn` is entered in threads, all else is called on the event loop.
 
     Invariants:
-    - while one runs, at most `beside` passes and steps of loaded versions run;
+    - while one runs, at most `beside` passes and steps of loaded versions run, until it has taken `MOST_S`;
     - between two of them, what waits for the device starts first, as much as has room;
-    - none waits while the device fails, or once the batcher has ended.
+    - none waits for longer than `PATIENCE_S`: then it runs without a turn, beside whatever runs;
+    - none waits, or holds anything back, while the batcher stops or once it has ended; none waits while the device fails.
     """
 
     def __init__(self, beside: int, start: Callable[[], None]) -> None:
@@ -63,8 +64,8 @@ class LoadingPasses:
             self._waiting.popleft().set_result(None)
 
     def close(self) -> None:
-        """Let all run, now and later: the batcher has ended."""
-        self._closed = True
+        """Let all run, now and later, and hold nothing back: the batcher stops, and what is left of its time is for answers."""
+        self._closed, self._running = True, None
         self.let_all_run()
         if self._overdue is not None:
             self._overdue.cancel()
