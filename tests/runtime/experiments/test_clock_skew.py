@@ -77,6 +77,21 @@ def test_of_records_that_are_read_again_the_same_ones_are_skipped_in_few_spans(o
     assert len(skew.keep_from({})["a"]) <= 98
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["one holder", "successors"])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_skipped_is_known_also_where_the_clock_went_back(seed: int, restarts: bool) -> None:
+    draw, skipped, places = random.Random(seed), [], []
+    skew = ClockSkew(24 * 60)
+    for offset in range(300):
+        if restarts and draw.random() < 0.2:
+            skew = ClockSkew(24 * 60, skew.keep_from({}))
+        minute = NOW - 1 + draw.choice((0, 2))  # on either side of a full hour
+        places.append(Place("a", offset, NOW + draw.choice((0, 59, 90, 119, 121, 500))))
+        skipped.append(skew.skip(places[-1], minute))
+    again = ClockSkew(24 * 60, skew.keep_from({}))
+    assert [again.was_skipped(place) for place in places] == skipped
+
+
 def test_a_state_with_offsets_of_skipped_records_is_read() -> None:
     run = _make_run()
     run.read(Place("a", 0, NOW), _answer(0), NOW)
