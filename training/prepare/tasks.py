@@ -10,6 +10,7 @@ from typing import Final
 
 from ...runtime.agent.default_agents import default_agents
 from ...runtime.errors import SetupError
+from ...runtime.model.folders.folder import read_manifest
 from ...schemas.manifest import MANIFEST_NAME, HeadForm, TaskSpec
 from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
@@ -265,17 +266,27 @@ def _problem_of_training(data: TaskData) -> str | None:
 
 
 def _problem_of_one_label(data: TaskData, recipe: Recipe) -> str | None:
-    """Explain that only one of the labels has rows, where nothing else teaches the others: no model that knows them, no soft rows, and
-    no class that needs none.
+    """Explain that only one of the labels has rows, where nothing else teaches the others: no teacher, no soft rows, and no model
+    that knows them. A class by distance needs none.
     """
-    taught = recipe.smaller is not None or (Path(recipe.encoder.source) / MANIFEST_NAME).is_file()
-    if data.kind.several or taught or label_by_distance(data.task) or any(row.soft for row in data.train):
-        return None
+    taught = recipe.smaller is not None or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
     found = {label for row in data.train for label in row.labels}
-    if len(found) != 1:
+    if data.kind.several or taught or len(found) != 1 or any(row.soft for row in data.train):
         return None
-    without = [label for label in data.labels if label not in found]
+    others = {*found, *label_by_distance(data.task), *_labels_to_go_on_with(data, recipe)}
+    if not (without := [label for label in data.labels if label not in others]):
+        return None
     return f"all rows have the label {found.pop()!r}, and none has {list_names(without)}; expected rows of two labels or more"
+
+
+def _labels_to_go_on_with(data: TaskData, recipe: Recipe) -> Sequence[str]:
+    """Return the labels that the task's head knows before training; none unless it goes on from a model of ours."""
+    folder, form, spoken = Path(recipe.encoder.source), data.form_of_head, data.task.verbaliser is not None
+    for spec in read_manifest(folder).tasks if (folder / MANIFEST_NAME).is_file() else ():
+        same_form = spoken or (spec.head and spec.head.untrained) == form
+        if (spec.name, spec.kind) == (data.name, data.kind.name) and same_form and {*spec.labels} <= {*data.labels}:
+            return spec.labels
+    return ()
 
 
 def _problem_of_names(data: TaskData) -> str | None:
