@@ -1,6 +1,8 @@
 """What ends a training from outside gets one line, and what was saved stays whole."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,12 +18,14 @@ from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
 from murmura.training.compute import state_file
+from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
 from murmura.training.fit.steps import gradient
 from murmura.training.pretrain.network import Network
-from murmura.training.run_folders import run_folder
+from murmura.training.run_folders import os_errors, run_folder
+from murmura.training.run_folders.curves import Curves
 from murmura.training.run_folders.os_errors import as_os_error
-from murmura.training.run_folders.run_folder import WEIGHTS
+from murmura.training.run_folders.run_folder import WEIGHTS, RunFolder
 from murmura.training.search import run as search
 
 WriteRecipe = Callable[..., Path]
@@ -92,6 +96,29 @@ def test_what_safetensors_says_of_a_full_disk_is_an_error_of_the_system(tmp_path
     with no_room(), pytest.raises(OSError, match="too large") as caught, as_os_error(tmp_path / "a"):
         save_file({"a": torch.zeros(10_000).numpy()}, tmp_path / "a")
     assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_a_file_that_a_full_disk_does_not_take_is_named_whatever_writes_it(
+    few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    with no_room(), pytest.raises(SetupError, match=r"the disk is full: .*/new/tokenizer\.json'"):
+        fit(write_recipe(**SHORT), few, tmp_path / "new", quiet=True)
+    with no_room((run / WEIGHTS).stat().st_size + 100), pytest.raises(OSError, match=r"/model\.ragged\.onnx'"):
+        export(run, tmp_path / "model")
+    folder = RunFolder(Path(shutil.copytree(run, tmp_path / "run")))
+    record, before = folder.record(), (folder.path / "run.json").read_bytes()
+    with no_room(100), pytest.raises(OSError, match=r"/run/run\.json\.part'"):
+        folder.save_record(record)
+    assert (folder.path / "run.json").read_bytes() == before
+    with no_room((run / "curves.jsonl").stat().st_size), pytest.raises(OSError, match=r"/run/curves\.jsonl'"):
+        Curves(folder.path).add(1, {"loss": 1.0})
+
+
+def test_each_file_that_training_writes_is_written_so_that_errors_name_it() -> None:
+    folder = Path(os_errors.__file__).parents[1]
+    unnamed = re.compile(r"\.write_(text|bytes)\(|\.save\(str\(|open_memmap")
+    others = [path for path in folder.rglob("*.py") if path != Path(os_errors.__file__)]
+    assert [path.name for path in others if unnamed.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_step_beyond_the_memory_names_its_rows_its_length_and_what_to_lower(

@@ -19,7 +19,7 @@ from ...runtime.model.generated import Generated
 from ...runtime.model.kinds.forms import Reads
 from ...runtime.model.kinds.generation import make_output
 from ...runtime.model.model import Model
-from ...schemas.manifest import ModelManifest, TaskSpec
+from ...schemas.manifest import MANIFEST_NAME, ModelManifest, TaskSpec
 from ..data.example import Example, digest_rows
 from ..kinds.answers import Answer, Score
 from ..kinds.examine import examine
@@ -34,6 +34,7 @@ from ..report.figures import rounded
 from ..report.markdown import markdown
 from ..report.page import contained, write_pages
 from ..report.page_data import find_run, gather, read_record
+from ..run_folders.os_errors import as_os_error, write_text
 from ..run_folders.run_folder import PAGE
 from ..run_folders.smaller import read_comparison, remove_comparison, save_comparison
 from .against_teacher import AskedSet, compare_with_teacher
@@ -225,15 +226,16 @@ def write_report(
     the folder `texts_into`, by default into that of the run.
     """
     figures = {task: {name: record_score(score) for name, score in by_set.items()} for task, by_set in scores.items()}
-    (folder / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
     smaller = read_comparison(run) if run is not None else None
-    (folder / "report.md").write_text(markdown(manifest, scores, recipe.description, smaller), encoding="utf-8")
+    write_text(folder / "report.md", markdown(manifest, scores, recipe.description, smaller))
     metrics: dict[str, dict[str, Any]] = {}
     for task, by_set in figures.items():
         others = {name: values for name, values in by_set.items() if name != TEST}
         metrics[task] = {**by_set.get(TEST, {}), **({"reports": others} if others else {})}
     roles = {entry.path: str(entry.role) for entry in manifest.files} | {"report.json": "report", "report.md": "report"}
-    manifest = write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
+    with as_os_error(folder / MANIFEST_NAME):
+        manifest = write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
     with contained(f"no {PAGE}", print_line):
         run = run or find_run(folder, manifest)
         page = gather(folder, manifest, scores, recipe.description, run)

@@ -42,7 +42,7 @@ from ..kinds.registry import kind_of
 from ..kinds.replies.decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
-from ..run_folders.os_errors import as_os_error
+from ..run_folders.os_errors import as_os_error, save_tokenizer, write_bytes, write_text
 from ..run_folders.overlaps import find_overlaps
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
 from ..run_folders.trained_model import base_weights
@@ -95,12 +95,14 @@ def _write_model(draft: Path, run: RunFolder, record: RunRecord, graphs: Sequenc
     built = build_proven(manifest, weights, run.tokenizer(), graphs, run.pairs())
     roles = {CHECKPOINT_NAME: "training"}
     for form, data in built.graphs.items():
-        (draft / f"model.{form}.onnx").write_bytes(data)
+        write_bytes(draft / f"model.{form}.onnx", data)
         roles[f"model.{form}.onnx"] = f"graph:{form}"
     for path, data in built.decoders.items():
-        (draft / path).write_bytes(data)
+        write_bytes(draft / path, data)
     roles |= {path: role for task in manifest.tasks for role, path in task.decoder_files.items()}
-    return write_manifest(draft, manifest, roles | write_rest(draft, run, record, built.reference))
+    roles |= write_rest(draft, run, record, built.reference)
+    with as_os_error(draft / MANIFEST_NAME):
+        return write_manifest(draft, manifest, roles)
 
 
 def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifest:
@@ -115,25 +117,28 @@ def _write_delta(draft: Path, run: RunFolder, record: RunRecord) -> ModelManifes
     changed |= {name.removeprefix(DIFFERENCE): checkpoint[name] for name in checkpoint if name.startswith(DIFFERENCE)}
     low_rank, derived = (_find_factors(checkpoint, kind) for kind in ("low_rank/", "derived/"))
     vectors = {name: array for name, array in checkpoint.items() if name.partition("/")[0] in VECTORS}
-    write_delta(
-        draft / DELTA_NAME,
-        low_rank=low_rank,
-        difference=changed,
-        heads=heads,
-        derived=derived,
-        vectors=vectors,
-        added={name.removeprefix(ADDED): array for name, array in checkpoint.items() if name.startswith(ADDED)}
-        | {
-            name: checkpoint[name]
-            for name in weight_shapes(record.encoder, ())
-            if name in checkpoint and name not in base
-        },
-    )
+    with as_os_error(draft / DELTA_NAME):
+        write_delta(
+            draft / DELTA_NAME,
+            low_rank=low_rank,
+            difference=changed,
+            heads=heads,
+            derived=derived,
+            vectors=vectors,
+            added={name.removeprefix(ADDED): array for name, array in checkpoint.items() if name.startswith(ADDED)}
+            | {
+                name: checkpoint[name]
+                for name in weight_shapes(record.encoder, ())
+                if name in checkpoint and name not in base
+            },
+        )
     weights = apply_delta(base, load_file(draft / DELTA_NAME))
     source = Base(source=record.encoder.source, sha256=record.encoder.sha256)
     manifest = manifest_of(record).model_copy(update={"base": source})
     built = build_proven(manifest, weights, run.tokenizer(), ("ragged",), run.pairs())
-    return write_manifest(draft, manifest, {DELTA_NAME: "delta"} | write_rest(draft, run, record, built.reference))
+    roles = {DELTA_NAME: "delta"} | write_rest(draft, run, record, built.reference)
+    with as_os_error(draft / MANIFEST_NAME):
+        return write_manifest(draft, manifest, roles)
 
 
 def _find_factors(checkpoint: Weights, kind: str) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
@@ -311,15 +316,15 @@ def describe_interruption(record: RunRecord) -> str:
 
 def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Reference) -> dict[str, str]:
     """Write tokenizer, reference sample, recipe and attributions; returns their roles."""
-    plain_tokenizer(run.tokenizer()).save(str(draft / "tokenizer.json"))
-    (draft / "reference.json").write_text(json.dumps(reference, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_tokenizer(plain_tokenizer(run.tokenizer()), draft / "tokenizer.json")
+    write_text(draft / "reference.json", json.dumps(reference, ensure_ascii=False) + "\n")
     shutil.copyfile(run.path / RECIPE, draft / "recipe.yaml")
     origin = f"Encoder: `{record.encoder.source}`, SHA-256 `{record.encoder.sha256}`"
     origin = "Encoder: trained from scratch" if record.encoder.source == "scratch" else origin
     if record.interrupted:
         origin += f"\n\n{describe_interruption(record)}"
     attribution = record.attribution.strip() or "The recipe names no attributions for its data."
-    (draft / "ATTRIBUTION.md").write_text(f"# {record.name}\n\n{origin}\n\n{attribution}\n", encoding="utf-8")
+    write_text(draft / "ATTRIBUTION.md", f"# {record.name}\n\n{origin}\n\n{attribution}\n")
     return {
         "tokenizer.json": "tokenizer",
         "reference.json": "reference",

@@ -20,6 +20,7 @@ from ..prepare.few_examples import check_columns, describe_counts, read_examples
 from ..recipe.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
+from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import RunFolder
 from .recipe import Wanted, make_recipe
 
@@ -40,7 +41,7 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     rows = sum(1 for _ in read_rows(file, Reading()))
     with tempfile.TemporaryDirectory(prefix="murmura-") as scratch:
         recipe = Path(scratch) / f"{out.name}.yaml"
-        recipe.write_text(yaml.safe_dump(make_recipe(out.name, wanted, rows), sort_keys=False), encoding="utf-8")
+        write_text(recipe, yaml.safe_dump(make_recipe(out.name, wanted, rows), sort_keys=False))
         read = load_recipe(recipe)
         task = read.tasks[wanted.task]
         examples = read_examples(wanted.examples, task, read.data_seed)

@@ -12,6 +12,8 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ...runtime.model.folders.folder import read_manifest, write_manifest
+from ...schemas.manifest import MANIFEST_NAME
+from ..run_folders.os_errors import as_os_error, write_bytes
 from .held_out import HeldOutSet
 
 JUDGED: Final = "judged.json"
@@ -64,9 +66,10 @@ def write_versions(folder: Path, judged: Mapping[tuple[str, str], Judged]) -> No
     document: dict[str, dict[str, Judged]] = {}
     for (task, name), each in judged.items():
         document.setdefault(task, {})[name] = each
-    (folder / JUDGED).write_bytes(_FILE.dump_json(document, indent=2) + b"\n")
+    write_bytes(folder / JUDGED, _FILE.dump_json(document, indent=2) + b"\n")
     manifest = read_manifest(folder)
-    write_manifest(folder, manifest, {entry.path: str(entry.role) for entry in manifest.files} | {JUDGED: "report"})
+    with as_os_error(folder / MANIFEST_NAME):
+        write_manifest(folder, manifest, {entry.path: str(entry.role) for entry in manifest.files} | {JUDGED: "report"})
 
 
 def sketch_rows(held: HeldOutSet) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.model.kinds.registry import KINDS
+from ..run_folders.os_errors import as_os_error, write_text
 from .manifest import DATASET_NAME, DataFile, DataSet, Options, Plan, digest_of
 from .rules import MEANING, TRIMMED_SPANS, LeftOut, fields_of_input, row_of
 from .settled import DRAWN, DRAWN_JUDGED, Settled
@@ -40,13 +41,13 @@ def write_files(settled: Settled, plan: Plan, folder: Path) -> DataSet:
     files.append(_write(folder, REPORT, (f"{line}\n" for line in _report(counts, files))))
     made = DataSet(options=plan.options, ranges=plan.ranges, counts=counts, files=files, digest=digest_of(files))
     text = json.dumps(made.model_dump(by_alias=True, mode="json"), indent=2, ensure_ascii=False) + "\n"
-    (folder / DATASET_NAME).write_text(text, encoding="utf-8", newline="\n")
+    write_text(folder / DATASET_NAME, text)
     return made
 
 
 def _write(folder: Path, name: str, pieces: Iterable[str]) -> DataFile:
     digest, size, rows = sha256(), 0, 0
-    with (folder / name).open("wb") as file:
+    with as_os_error(folder / name), (folder / name).open("wb") as file:
         for piece in pieces:
             raw = piece.encode()
             file.write(raw)

@@ -17,6 +17,7 @@ from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
 from ..recipe.reading import Source
 from ..recipe.tasks import Task, describe_form
+from ..run_folders.os_errors import write_text
 
 TRAIN: Final = ".train.jsonl"
 HELDOUT: Final = ".heldout.jsonl"
@@ -110,7 +111,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
     """Write JSON lines and return their number; nothing is written for none."""
     if rows:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_text(path, text)
     return len(rows)
 
 

@@ -15,6 +15,7 @@ from ..data.example import Example
 from ..kinds.registry import kind_of
 from ..recipe.reading import Reading
 from ..recipe.tasks import describe_form
+from ..run_folders.os_errors import write_text
 from .balance import by_repeats, divided, repeat_replies
 from .corrections import Corrections, write_rows
 from .hold_texts import CurrentAnswers
@@ -73,7 +74,7 @@ def write_mix(
     document = make_recipe(mix.job, mix.manifest, mix.recipe, tasks, _attribution(current, mix))
     if steps is not None:
         document["budget"]["steps"] = steps
-    (folder / RECIPE).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(folder / RECIPE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return counts
 
 

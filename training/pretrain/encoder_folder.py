@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from ...runtime.errors import SetupError
 from ...schemas.manifest import EncoderSpec, Sha256
 from ..model.encoder_files import CONFIG, SIZES, TOKENIZER, WEIGHTS
-from ..run_folders.os_errors import as_os_error
+from ..run_folders.os_errors import as_os_error, save_tokenizer, write_text
 from ..run_folders.provenance import Environment
 
 RECORD: Final = "pretraining.json"
@@ -69,9 +69,9 @@ def write_encoder(
     types = len(weights["bert.embeddings.token_type_embeddings.weight"])
     config = {"architectures": ["BertForMaskedLM"], "model_type": "bert", **sizes, "type_vocab_size": types}
     config |= {"layer_norm_eps": spec.layer_norm_eps, "hidden_act": "gelu"}
-    (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tokenizer.save(str(part / TOKENIZER))
-    (part / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(part / CONFIG, json.dumps(config, indent=2) + "\n")
+    save_tokenizer(tokenizer, part / TOKENIZER)
+    write_text(part / RECORD, record.model_dump_json(indent=2) + "\n")
     if out.exists():
         shutil.rmtree(out)
     part.rename(out)

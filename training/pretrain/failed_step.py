@@ -8,6 +8,7 @@ from typing import Final
 
 from ...runtime.errors import SetupError
 from ..compute.failures import is_out_of_memory, shown
+from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import FAILED_STEP
 from .network import Pretrained
 from .objectives.objective import Objective
@@ -21,7 +22,7 @@ def refuse_loss(run: Pretrained, step: int, objective: Objective, rows: Sequence
         return
     path, places = run.folder.path / FAILED_STEP, [objective.place(row) for row in rows]
     found = {"step": step, "objective": objective.name, "loss": repr(loss), "rows": places}
-    path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     more = f" and {len(places) - NAMED_ROWS} more texts" if len(places) > NAMED_ROWS else ""
     raise SetupError(
         f"pretrain: step {step}: the loss of {objective.name} is {loss} on {', '.join(places[:NAMED_ROWS])}{more}; look at these "

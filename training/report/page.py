@@ -8,6 +8,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import PAGE
 from .page_data import PageData
 from .section import TEMPLATES, MakeSection, Section, render
@@ -50,7 +51,7 @@ def write_pages(page: PageData, model: Path, apart: Path | None, *, texts: bool,
     targets = [(model / PAGE, False)] + ([(apart / PAGE, True)] if apart is not None and texts else [])
     for path, with_texts in targets:
         with contained(f"no {path}", say):
-            path.write_text(make_page(replace(page, with_texts=with_texts), say=say), encoding="utf-8")
+            write_text(path, make_page(replace(page, with_texts=with_texts), say=say))
 
 
 def make_page(page: PageData, *, say: Say = lambda line: None, sections: Sequence[MakeSection] = SECTIONS) -> str:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..run_folders.os_errors import as_os_error, write_text
+
 LOG: Final = "events.jsonl"
 SENT: Final = "events.sent"
 
@@ -40,7 +42,7 @@ class Outbox:
         """Keep an entry; False when one with its id was kept before."""
         if entry.id in self._ids:
             return False
-        with self._log.open("a", encoding="utf-8") as file:
+        with as_os_error(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
         self._ids.add(entry.id)
         self._entries.append(entry)
@@ -61,7 +63,7 @@ class Outbox:
 
     def _note_acknowledged(self) -> None:
         draft = self._sent.with_name(f".{SENT}.part")
-        draft.write_text(f"{self._acknowledged}\n", encoding="utf-8")
+        write_text(draft, f"{self._acknowledged}\n")
         draft.replace(self._sent)
 
     @property

@@ -8,6 +8,7 @@ import yaml
 
 from ..export.export import export
 from ..mix.write import RECIPE
+from ..run_folders.os_errors import write_text
 
 Train = Callable[[Path, Path, Path], Any]
 """Trains by a recipe on the data of a folder into a run folder, or resumes."""
@@ -62,4 +63,4 @@ def _change(recipe: Path, into: Path, keys: dict[str, Any]) -> None:
     """Write a recipe with other keys; without `report`, as nobody reads what these trainings say of their rows."""
     document = yaml.safe_load(recipe.read_text(encoding="utf-8")) | keys
     document.pop("report", None)
-    into.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(into, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))

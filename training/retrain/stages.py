@@ -39,6 +39,7 @@ from ..mix.write import RECIPE, write_mix
 from ..recipe.job import Job
 from ..recipe.recipe import load_recipe
 from ..run_folders.label_errors import read_label_errors
+from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import RunFolder, RunRecord
 from .announce import Announcer
 from .checks import check_mix
@@ -264,13 +265,12 @@ class Stages:
         versions = {place: each.versions for place, each in self._count_versions(sets).items()}
         result = weigh(before, after, self._watched(sets, "gate"), self._job.gate, notes, versions, placebo, others)
         result = replace(result, changed=tuple(count_changed(before, after, self.mix)))
-        (folder / "gate.json").write_text(result.to_json(), encoding="utf-8")
+        write_text(folder / "gate.json", result.to_json())
         about = {"model": self.manifest.name, "current": str(self.manifest.version), "run": self._work.run}
-        (folder / "gate.md").write_text(to_markdown(result, about), encoding="utf-8")
+        write_text(folder / "gate.md", to_markdown(result, about))
         self._announcer.say(Event.EVALUATED, metrics=metrics_by_set(result))
         outcome = Event.GATE_PASSED if result.passed else Event.GATE_REFUSED
-        figures = [each.figure() for each in result.comparisons]
-        self._announcer.say(outcome, gate=figures, message=result.reason or None)
+        self._announcer.say(outcome, gate=[c.figure() for c in result.comparisons], message=result.reason or None)
         reviews = find_doubts(
             after,
             sets,
@@ -281,7 +281,7 @@ class Stages:
             label_errors=read_label_errors(self._folder("fit") / "run"),
         )
         if result.passed:  # asked once the version has its number
-            (folder / REVIEWS).write_text("".join(f"{each.model_dump_json()}\n" for each in reviews), encoding="utf-8")
+            write_text(folder / REVIEWS, "".join(f"{each.model_dump_json()}\n" for each in reviews))
         else:
             self._announcer.ask(reviews)
         said = "; ".join(["passed" if result.passed else "refused", *notes])

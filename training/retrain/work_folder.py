@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeGuard
 from uuid import uuid4
 
 from ...runtime.errors import SetupError
+from ..run_folders.os_errors import write_text
 
 STARTED: Final = "job.json"
 DONE: Final = "done.json"
@@ -142,5 +143,5 @@ class WorkFolder:
 
 def _write(path: Path, facts: Facts) -> None:
     draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(draft, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     draft.replace(path)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from .os_errors import as_os_error, write_text
+
 CURVES: Final = "curves.jsonl"
 STEP: Final = "step"
 SECONDS: Final = "seconds"
@@ -28,14 +30,14 @@ class Curves:
         kept = [entry for entry in read_curves(self._path.parent) if entry[STEP] <= step]
         self._before, self._since = max((entry.get(SECONDS, 0.0) for entry in kept), default=0.0), time.monotonic()
         draft = self._path.with_name(f"{CURVES}.part")
-        draft.write_text("".join(_line(entry) for entry in kept), encoding="utf-8")
+        write_text(draft, "".join(_line(entry) for entry in kept))
         draft.replace(self._path)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Append the figures of a step; those that are no finite number are left out."""
         seconds = round(self._before + time.monotonic() - self._since, 1)
         finite = {name: float(f"{value:.6g}") for name, value in figures.items() if math.isfinite(value)}
-        with self._path.open("a", encoding="utf-8") as file:
+        with as_os_error(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_line({STEP: step, SECONDS: seconds, **finite}))
 
 

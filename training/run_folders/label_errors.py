@@ -8,6 +8,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
+from .os_errors import write_text
+
 LABEL_ERRORS: Final = "label_errors.json"
 
 
@@ -50,7 +52,7 @@ class _Tasks(RootModel[dict[str, LabelErrors]]):
 
 def write_label_errors(run: Path, found: dict[str, LabelErrors]) -> None:
     """Write what was found, by task."""
-    (run / LABEL_ERRORS).write_text(_Tasks(found).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(run / LABEL_ERRORS, _Tasks(found).model_dump_json(indent=2) + "\n")
 
 
 def read_label_errors(run: Path) -> dict[str, LabelErrors]:

@@ -24,7 +24,7 @@ from ...schemas.manifest import MANIFEST_NAME, EncoderSpec, Sha256, TaskSpec
 from ..prepare.data_report import TaskReport
 from .curves import CURVES
 from .label_errors import LABEL_ERRORS
-from .os_errors import as_os_error
+from .os_errors import as_os_error, save_tokenizer, write_bytes, write_text
 from .provenance import Environment
 
 WEIGHTS: Final = "checkpoint.safetensors"
@@ -188,8 +188,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for name in (TENSORBOARD, TEACHERS, *(() if staged else (PRETRAIN, PRETRAINED, SMALLER))):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        (self.path / RECIPE).write_bytes(recipe.read_bytes())
-        tokenizer.save(str(self.path / TOKENIZER))
+        write_bytes(self.path / RECIPE, recipe.read_bytes())
+        save_tokenizer(tokenizer, self.path / TOKENIZER)
 
     def phase_start(self, number: int) -> Path:
         """Return where the weights lie that a phase began from, while it is under way."""
@@ -248,7 +248,7 @@ class RunFolder:
             digests[WEIGHTS] = digest(self._draft_weights(weights))
         written = record.model_copy(update={"files": digests})
         draft = self.path / f"{RECORD}.part"
-        draft.write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(draft, written.model_dump_json(indent=2) + "\n")
         draft.replace(self.path / RECORD)
         if weights is not None:
             self._weights_draft.replace(self.path / WEIGHTS)
@@ -291,7 +291,7 @@ class RunFolder:
     def save_pairs(self, pairs: Mapping[str, Sequence[TextPair]]) -> None:
         """Write the validation rows of tasks that generate, by task."""
         rows = {name: [each[:2] for each in found] for name, found in pairs.items()}
-        (self.path / PAIRS).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        write_text(self.path / PAIRS, json.dumps(rows, ensure_ascii=False))
 
     def pairs(self) -> dict[str, list[TextPair]]:
         """Return the validation rows of tasks that generate, by task."""

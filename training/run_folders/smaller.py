@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .os_errors import write_text
 from .run_folder import COMPARED, SMALLER, SmallerRecord
 
 RECORD: Final = "smaller.json"
@@ -67,7 +68,7 @@ def stage_of(run: Path) -> Path:
 
 def save_comparison(run: Path, found: Compared) -> None:
     """Write the comparison into the run folder."""
-    (run / COMPARED).write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(run / COMPARED, found.model_dump_json(indent=2) + "\n")
 
 
 def remove_comparison(run: Path) -> None:

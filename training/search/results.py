@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from ..recipe.tune import Tune
+from ..run_folders.os_errors import write_text
 from .space import Space, Values
 
 BEST: Final = "best.yaml"
@@ -148,5 +149,5 @@ def describe_pruning(tune: Tune, objectives: Sequence[str]) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write a file that is whole at any time."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # other processes of the study write it, too
-    part.write_text(text, encoding="utf-8")
+    write_text(part, text)
     part.replace(path)

@@ -21,6 +21,7 @@ from ..fit.loop import Progress
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tune import Tune
 from ..report.page import contained
+from ..run_folders.os_errors import write_text
 from ..run_folders.provenance import digest_data
 from ..run_folders.run_folder import RunFolder
 from .page import make_page
@@ -227,7 +228,7 @@ class _Taking:
             raise TrialFailed(f"the recipe refuses these values together: {why}") from None
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "trial.yaml"
-        path.write_text(yaml.safe_dump(plan.space.apply(values), sort_keys=False), encoding="utf-8")
+        write_text(path, yaml.safe_dump(plan.space.apply(values), sort_keys=False))
         with contain_full_disk(), _bar(trial.number, quiet=self._quiet) as advance:
             return take_trial(
                 plan.materials,

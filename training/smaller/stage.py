@@ -8,11 +8,11 @@ from safetensors.numpy import save_file
 
 from ...runtime.errors import SetupError
 from ...runtime.model.folders.folder import write_manifest
-from ...schemas.manifest import Limits, ModelManifest
+from ...schemas.manifest import MANIFEST_NAME, Limits, ModelManifest
 from ..model.encoder_files import TOKENIZER, WEIGHTS
 from ..recipe.recipe import Encoder, Recipe
 from ..recipe.smaller import Smaller
-from ..run_folders.os_errors import as_os_error
+from ..run_folders.os_errors import as_os_error, save_tokenizer, write_text
 from ..run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from ..run_folders.smaller import RECORD, stage_of
 from ..run_folders.trained_model import TrainedModel, open_trained
@@ -64,10 +64,10 @@ def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
     with as_os_error(part / WEIGHTS):
         save_file({name: np.ascontiguousarray(array) for name, array in weights.items()}, part / WEIGHTS)
     (part / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-    teacher.tokenizer.save(str(part / TOKENIZER))
+    save_tokenizer(teacher.tokenizer, part / TOKENIZER)
     origin = TeacherRecord(folder=str(teacher.folder), sha256=teacher.sha256)
     record = SmallerRecord(teacher=origin, layers=kept, of=teacher.encoder.layers)
-    (part / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(part / RECORD, record.model_dump_json(indent=2) + "\n")
     manifest = ModelManifest(
         name=teacher.name,
         encoder=teacher.encoder.model_copy(update={"layers": len(kept)}),
@@ -76,6 +76,7 @@ def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
         data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in teacher.data.items()},
         files=[],
     )
-    write_manifest(part, manifest, {WEIGHTS: "training", TOKENIZER: "tokenizer"})
+    with as_os_error(part / MANIFEST_NAME):
+        write_manifest(part, manifest, {WEIGHTS: "training", TOKENIZER: "tokenizer"})
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

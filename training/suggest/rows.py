@@ -17,6 +17,7 @@ from ..data.near_texts import near_form, near_id
 from ..data.opening import suffix_of
 from ..data.row import SUGGESTED, Row, UnnamedNumber
 from ..recipe.reading import Reading
+from ..run_folders.os_errors import as_os_error
 from .pool import Candidate
 
 GUESS, SCORE, USEFULNESS = "guess", "guess_score", "usefulness"
@@ -99,7 +100,7 @@ def write_suggestions(chosen: Sequence[Candidate], form: Form, out: Path) -> Non
     rows = [_suggestion(rank, each, form) for rank, each in enumerate(chosen, 1)]
     draft = out.with_name(f"{out.name}.part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with as_os_error(draft), draft.open("w", encoding="utf-8", newline="") as file:
         if suffix_of(out) == ".csv":
             columns = list(dict.fromkeys(name for row in rows for name in row))
             writer = csv.DictWriter(file, columns, lineterminator="\n")

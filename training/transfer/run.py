@@ -18,6 +18,7 @@ from ..kinds.registry import kind_of
 from ..prepare.tasks import TaskData, read_tasks
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.page import contained
+from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import RECIPE
 from .advice import advise
 from .estimate import count_rows, describe_seconds, estimate_seconds, measure_speed
@@ -203,8 +204,8 @@ def _refuse_other_data(taken: Mapping[Training, Taken]) -> None:
 def _write(study: Study, result: Result, say: Say) -> None:
     study.out.mkdir(parents=True, exist_ok=True)
     text = study.path.read_text(encoding="utf-8")
-    (study.out / RECIPE).write_text(text, encoding="utf-8")
-    (study.out / "transfer.json").write_text(as_json(result), encoding="utf-8")
-    (study.out / "transfer.md").write_text(as_markdown(result), encoding="utf-8")
+    write_text(study.out / RECIPE, text)
+    write_text(study.out / "transfer.json", as_json(result))
+    write_text(study.out / "transfer.md", as_markdown(result))
     with contained(f"no {PAGE}", say):
-        (study.out / PAGE).write_text(make_page(result, text), encoding="utf-8")
+        write_text(study.out / PAGE, make_page(result, text))

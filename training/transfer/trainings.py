@@ -28,7 +28,7 @@ from ..fit.loop import fit
 from ..kinds.answers import Answer
 from ..report.page_data import count_parameters
 from ..run_folders.curves import Entry, read_curves
-from ..run_folders.os_errors import as_os_error
+from ..run_folders.os_errors import as_os_error, write_text
 from ..run_folders.run_folder import RECIPE, STATE, WEIGHTS, digest
 from .plan import Document, Training
 
@@ -90,7 +90,7 @@ def take(
         _refuse_other_rows(folder, taken, sets)
         return taken
     folder.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(text, encoding="utf-8")
+    write_text(recipe, text)
     record = fit(recipe, data, folder / RUN, seed=training.seed, quiet=quiet, resume=True, print_line=print_line)
     model_folder = folder / _MODEL
     manifest = export(folder / RUN, model_folder)
@@ -106,7 +106,7 @@ def take(
         data_files=record.data_files,
     )
     draft = folder / f"{DONE}.part"
-    draft.write_text(taken.model_dump_json(), encoding="utf-8")
+    write_text(draft, taken.model_dump_json())
     draft.replace(folder / DONE)
     _tidy(folder)
     return taken

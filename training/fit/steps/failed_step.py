@@ -10,6 +10,7 @@ from ....runtime.errors import SetupError
 from ...compute.failures import is_out_of_memory, shown
 from ...compute.sampler import StepRows
 from ...prepare.tasks import TaskData
+from ...run_folders.os_errors import write_text
 from ...run_folders.run_folder import FAILED_STEP
 from ..setup import Fitting
 
@@ -46,7 +47,7 @@ def save_rows(run: Fitting, error: NotFinite, *, texts: bool) -> NotFinite:
         "rows": {run.tasks[task].name: _rows(run.tasks[task], own, texts=texts) for task, own in failed.rows},
     }
     if run.accelerator.is_main_process:
-        path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return NotFinite(f"{error}; all rows of the step: {path}", failed)
 
 
