@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import no_room
 from safetensors.numpy import load_file, save_file
 from stopped_training import assert_resumed_equals_whole
 from tiny_training import RECIPE, rows, write_jsonl
@@ -115,9 +116,9 @@ def test_an_interrupted_run_goes_on_at_the_same_share_with_the_same_answers(
     computed: list[str] = []
     compute = answers._compute
 
-    def count(*given: Any) -> None:
+    def count(*given: Any) -> Any:
         computed.append("again")
-        compute(*given)
+        return compute(*given)
 
     monkeypatch.setattr(answers, "_compute", count)
     tasks = {name: TASKS[name] for name in ("intent", "places")}
@@ -141,6 +142,28 @@ def test_answers_that_were_damaged_are_computed_again(
     learn_from_teachers(opened)
     assert file.read_bytes() == good
     assert np.array_equal(first, [opened.train[0].taught[row].logits for row in range(len(first))])
+
+
+def test_answers_take_their_room_as_they_are_written_and_on_a_full_disk_their_file_is_named(
+    few: Path, run: Path, tmp_path: Path, open_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_run(few, few_rows=0, tasks={"intent": TASKS["intent"]}, teachers=str(run))
+    with no_room(100), pytest.raises(OSError, match=r"/teachers/intent\.part'"):
+        learn_from_teachers(opened)
+    compute, sizes = answers._compute, []
+
+    def watch(*given: Any) -> Any:
+        for logits in compute(*given):
+            sizes.append((tmp_path / "run" / "teachers" / "intent.part").stat().st_size)
+            yield logits
+
+    monkeypatch.setattr(answers, "_compute", watch)
+    learn_from_teachers(opened)
+    rows = len(opened.train[0].ids)
+    assert sizes[0] < 12 * rows, (
+        "the file has its whole size before there is room for it: mapped, it would end the process"
+    )
+    assert np.load(tmp_path / "run" / "teachers" / "intent.npy").shape == (rows, 3)
 
 
 def test_a_head_with_a_teacher_does_not_begin_from_regression(

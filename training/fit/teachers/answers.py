@@ -5,10 +5,11 @@ digests of what they are made of. Both are read again when a run goes on. At mos
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ...model.encoders import build_encoder
 from ...model.network import MultiTask, logits_of
 from ...prepare.tasks import TaskData, label_by_distance
 from ...recipe.recipe import Recipe
+from ...run_folders.os_errors import as_os_error, write_text
 from ...run_folders.run_folder import TeacherRecord, digest
 from ...run_folders.trained_model import TrainedModel, open_trained
 from ..rows.encoding import encode_ids
@@ -118,13 +120,14 @@ def _answers_of(model: TrainedModel, spec: TaskSpec, data: TaskData, texts: Text
     if kept is None or (kept.teacher, kept.rows) != (model.sha256, rows) or not _is_whole(file, kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        written = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(int(starts[-1]), len(labels)))
-        _compute(model, spec, labels, texts, starts, written, device)
-        written.flush()
-        del written
+        with as_os_error(part), part.open("wb") as into:  # mapped, a full disk would end the process by a signal
+            shape = {"descr": "<f4", "fortran_order": False, "shape": (int(starts[-1]), len(labels))}
+            np.lib.format.write_array_header_1_0(into, shape)
+            for logits in _compute(model, spec, labels, texts, device):
+                into.write(logits.astype("<f4").tobytes())
         part.replace(file)
         kept = Digests(teacher=model.sha256, rows=rows, answers=digest(file))
-        about.write_text(kept.model_dump_json() + "\n", encoding="utf-8")
+        write_text(about, kept.model_dump_json() + "\n")
     return Answers(
         np.load(file, mmap_mode="r"),
         starts,
@@ -140,18 +143,16 @@ def _compute(
     spec: TaskSpec,
     labels: Sequence[str],
     texts: Texts,
-    starts: NDArray[np.int64],
-    into: NDArray[np.float32],
     device: str,
-) -> None:
-    """Write the logits of the texts, with the labels in our order. No random number of the training is drawn."""
+) -> Iterator[NDArray[Any]]:
+    """Yield the logits of each text, with the labels in our order. No random number of the training is drawn."""
     order = [spec.labels.index(label) for label in labels]
     with torch.random.fork_rng(devices=[]):
         network = build_network(model, [spec]).to(device)
     for begin in range(0, len(texts), CHUNK):
         chunk = texts[begin : begin + CHUNK]
-        for row, logits in enumerate(logits_of(network, 0, chunk, device=device, bf16=False), start=begin):
-            into[starts[row] : starts[row + 1]] = logits[..., order]
+        for logits in logits_of(network, 0, chunk, device=device, bf16=False):
+            yield logits[..., order]
 
 
 def build_network(model: TrainedModel, tasks: Sequence[TaskSpec]) -> MultiTask:
