@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
-from murmura.training.compute.sampler import StepRows
+from murmura.training.compute.dealing import StepRows
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit, train

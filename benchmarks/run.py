@@ -32,6 +32,7 @@ BENCHMARKS = {
     "desk_conversations": "conversations at the demo's desk: replies in the model's words, and why others are not",
     "ingest": "feedback, results and requests into a data set",
     "joint_training": "joint training against a plain hand-written loop",
+    "common_texts": "two tasks on the same texts against two tasks on texts of their own, in training",
     "recipe_keys": "what keys of a joint recipe bring, one by one: weights, sampling, heads, phases, teachers",
     "methods": "methods around the encoder: quality, parameters, size, memory and time in one table",
     "smaller": "half the layers by distillation: quality and speed against the teacher",

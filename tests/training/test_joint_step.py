@@ -140,20 +140,50 @@ def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(
 
 
 def test_tasks_of_like_length_share_a_forward_pass_and_no_row_is_lost() -> None:
-    lengths = [[10] * 20, [30] * 20, [11] * 20]
+    texts = [[np.full(length, 100 * task + row) for row in range(20)] for task, length in enumerate((10, 30, 11))]
     step = [(0, [3, 4, 5]), (1, [7]), (2, [0, 9])]
     saved = 4 * 10
     assert saved < PASS_TOKENS
-    assert forward_passes(step, lengths) == [[(0, [3, 4, 5]), (2, [0, 9]), (1, [7])]]
+    assert forward_passes(step, texts) == [[(0, [3, 4, 5]), (2, [0, 9]), (1, [7])]]
     step[0] = (0, list(range(20)))
-    assert forward_passes(step, lengths) == [[(0, list(range(20))), (2, [0, 9])], [(1, [7])]]
-    assert forward_passes(step[1:2], lengths) == [step[1:2]]
+    assert forward_passes(step, texts) == [[(0, list(range(20))), (2, [0, 9])], [(1, [7])]]
+    assert forward_passes(step[1:2], texts) == [step[1:2]]
+
+
+def test_tasks_with_a_text_in_common_share_a_pass_through_others_as_well() -> None:
+    texts = [[np.full(length, 100 * task + row) for row in range(5)] for task, length in enumerate((10, 60, 30, 100))]
+    texts[2][0], texts[1][0], texts[2][1] = texts[0][0], texts[3][0], texts[3][1]
+    step = [(0, [0] * 20), (1, [0, 1]), (2, [0, 1]), (3, [0, 1])]
+    ((*whole,),) = forward_passes(step, texts)
+    assert sorted(whole) == step
+
+
+def test_a_text_of_two_tasks_goes_through_the_encoder_once(prepared: Callable[..., Fitting]) -> None:
+    run = prepared(tasks=TWO)
+    (one, other) = run.train
+    own = {text.tobytes(): row for row, text in enumerate(one.ids)}
+    common = [(own[text.tobytes()], row) for row, text in enumerate(other.ids) if text.tobytes() in own]
+    mine, theirs = (list(rows) for rows in zip(*common[:6], strict=True))
+    step = [(0, [*mine, mine[0]]), (1, theirs[::-1])]
+    (batch,) = collate(run.train, run.tasks, step, "cpu")
+    different = len({one.ids[row].tobytes() for row in mine})
+    assert len(batch.ids) == different > 1
+    assert batch.tokens == sum(len(text) for text in {one.ids[row].tobytes(): one.ids[row] for row in mine}.values())
+    run.plan[0] = step
+    joint = gradient(run, [1.0, 1.0])
+    alone = gradient(run, [1.0, 0.0]) + gradient(run, [0.0, 1.0])
+    assert float((joint - alone).norm() / alone.norm()) < 1e-5
 
 
 def test_the_passes_of_a_step_are_one_gradient(
     prepared: Callable[..., Fitting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared()
+    seen: set[bytes] = set()
+    for task, part in enumerate(run.train):
+        rows = [row for row, text in enumerate(part.ids) if text.tobytes() not in seen][10 * task : 10 * task + 10]
+        run.plan[0][task] = (task, rows)
+        seen |= {part.ids[row].tobytes() for row in rows}
     together = gradient(run, [1.0, 2.0, 3.0])
     monkeypatch.setattr("murmura.training.fit.rows.batches.PASS_TOKENS", -1)
     assert len(collate(run.train, run.tasks, run.plan[0], "cpu")) == 3

@@ -1,20 +1,10 @@
-"""Which rows each step reads: the shares of the tasks, every row once before any comes again, texts of like length together."""
+"""How many rows of each task each step reads: the shares of the tasks."""
 
-import random
 from collections.abc import Iterator, Sequence
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import Final
 
 from ..recipe.weights import Sampling
-
-StepRows = list[tuple[int, list[int]]]
-"""The tasks of one step, in order, each with the rows that it reads; a task without rows is left out."""
-
-POOL: Final = 20
-"""Texts are sorted by length within so many steps: sorting everything would put the same neighbours together each epoch."""
-
-SORTED_FROM: Final = POOL // 2
-"""Rows that last for fewer steps are not sorted: their batches would be of one length, and often of one label."""
 
 ANNEALED: Final = 0.8
 """How much of the exponent of the shares is gone at the end of a run whose sampling is annealed."""
@@ -106,37 +96,3 @@ def count_rows(
         read = rows_by_task(end - first, by_share)
         counts += divide_with_least(read, batch_size, least) if least else divide(read, batch_size)
     return counts
-
-
-def plan(lengths: Sequence[Sequence[int]], rows: Sequence[int], batch_size: int, seed: int) -> list[StepRows]:
-    """Return the rows of each step of a run in which task i reads rows[i] rows; `lengths[i]` are the tokens of its texts."""
-    return deal(lengths, list(divide(rows, batch_size)), seed)
-
-
-def deal(lengths: Sequence[Sequence[int]], counts: Sequence[Sequence[int]], seed: int) -> list[StepRows]:
-    """Return the rows of each step of a run that reads counts[step][task] rows; `lengths[task]` are the tokens of its texts.
-
-    Within a task every row comes once before any comes again. The steps of a pool are ranked by chance, and in every task
-    the step of the lowest rank gets the shortest texts: what is padded together is of like length.
-    """
-    draw = random.Random(seed)
-    ranks = [rank for _ in range(0, len(counts), POOL) for rank in draw.sample(range(POOL), POOL)]
-    by_task = [_deal(texts, [count[task] for count in counts], ranks, draw) for task, texts in enumerate(lengths)]
-    return [[(task, dealt[step]) for task, dealt in enumerate(by_task) if dealt[step]] for step in range(len(counts))]
-
-
-def _deal(lengths: Sequence[int], counts: Sequence[int], ranks: Sequence[int], draw: random.Random) -> list[list[int]]:
-    """Return the rows of one task for each step, `counts[step]` of them."""
-    dealt: list[list[int]] = [[] for _ in counts]
-    places = [step for step, count in enumerate(counts) for _ in range(count)]
-    for start in range(0, len(places), len(lengths)):
-        epoch = iter(draw.sample(range(len(lengths)), len(lengths)))
-        for _, pool in groupby(places[start : start + len(lengths)], lambda step: step // POOL):
-            steps = list(pool)
-            taken = [next(epoch) for _ in steps]
-            if steps[-1] - steps[0] >= SORTED_FROM:
-                steps.sort(key=ranks.__getitem__)
-                taken.sort(key=lengths.__getitem__)
-            for step, row in zip(steps, taken, strict=True):
-                dealt[step].append(row)
-    return dealt

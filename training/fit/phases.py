@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from torch import nn
 
-from ..compute import sampler
+from ..compute import dealing
 from ..compute.phase_rows import count_phase_rows
 from ..model.network import logits_of
 from ..recipe.phase_recipe import is_self_training, recipe_of
@@ -21,7 +21,7 @@ from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import WEIGHTS, PhaseRecord
 from .checkpoint import restore
-from .rows.encoding import Part
+from .rows.encoding import Part, number_texts
 from .rows.soft_targets import Held
 from .self_training.phase import Guessed, guess_texts, keep_or_undo, note_outcome, taught_task
 from .setup import Fitting, Standing, narrow
@@ -156,12 +156,13 @@ def hold_part(run: Fitting, task: int, part: Part) -> Part:
     return replace(part, held={row: Held(logits, every) for row, logits in enumerate(found)}, taught=None)
 
 
-def lay_out_phase(run: Fitting, phase: Phase, held: list[int]) -> list[sampler.StepRows]:
+def lay_out_phase(run: Fitting, phase: Phase, held: list[int]) -> list[dealing.StepRows]:
     """Return the rows of each step: those of the phase's tasks by their shares, and so many of the held tasks beside them."""
     names = [data.name for data in run.tasks]
     rows = {name: len(part.ids) for name, part in zip(names, run.train, strict=True)}
     counted = count_phase_rows(run.recipe, phase, rows, [names[at] for at in held])
     tasks = [names.index(name) for name in counted.tasks]
-    lengths = [run.train[task].lengths for task in tasks]
-    dealt = sampler.deal(lengths, counted.steps, run.recipe.seed + run.standing.phase)
+    parts = [run.train[task] for task in tasks]
+    lengths, seed = [part.lengths for part in parts], run.recipe.seed + run.standing.phase
+    dealt = dealing.deal(lengths, counted.steps, seed, number_texts(parts))
     return [[(tasks[at], own_rows) for at, own_rows in step] for step in dealt]

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from pydantic import BaseModel
 
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
-from ..compute import sampler
+from ..compute import dealing
 from ..compute.device import open_accelerator, precision_of
 from ..compute.phase_rows import count_run_rows
 from ..data.example import Example
@@ -31,7 +31,7 @@ from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
 from .check_data import open_encoder, refuse_encoder, refuse_recipe, refuse_unknown, report_tasks
 from .check_phases import refuse_few_steps
-from .rows.encoding import Part, encode_part
+from .rows.encoding import Part, encode_part, number_texts
 from .start import grow
 from .start.few_rows import find_few, known_labels, learned_examples, learned_rows, with_few_rows_rate
 from .start.freezing import freeze, trained_names
@@ -81,7 +81,7 @@ class Fitting:
     model: MultiTask
     train: list[Part]
     validation: list[Part]
-    plan: list[sampler.StepRows]
+    plan: list[dealing.StepRows]
     folder: RunFolder
     accelerator: Accelerator
     precision: str
@@ -294,7 +294,8 @@ def carry_learned(report: TaskReport, learned: int) -> TaskReport:
     return report.model_copy(update={"learned_validation": learned, "notes": [*report.notes, note]})
 
 
-def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[sampler.StepRows]:
+def lay_out(recipe: Recipe, tasks: list[TaskData], parts: list[Part]) -> list[dealing.StepRows]:
     """Return the rows of each step of the run: `batch_size` in all, divided among the tasks by their shares."""
     rows = {data.name: len(part.ids) for data, part in zip(tasks, parts, strict=True)}
-    return sampler.deal([part.lengths for part in parts], count_run_rows(recipe, rows), recipe.seed)
+    lengths = [part.lengths for part in parts]
+    return dealing.deal(lengths, count_run_rows(recipe, rows), recipe.seed, number_texts(parts))

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from ...runtime.errors import SetupError
-from ..compute import sampler
+from ..compute import dealing
 from ..compute.device import open_accelerator, precision_of
 from ..model.encoders import Checkpoint, build_encoder, locate
 from ..model.masked_head import MASKS, find_mask, read_masked_head
@@ -55,7 +55,7 @@ def prepare(recipe: Recipe, settings: Pretraining, material: Material, folder: R
     steps = settings.steps or max(1, math.ceil(len(flat) * settings.epochs / settings.batch_size))
     rows = steps * settings.batch_size
     plans = [
-        sampler.plan([each.lengths], [rows], settings.batch_size, recipe.seed + at)
+        dealing.plan([each.lengths], [rows], settings.batch_size, recipe.seed + at)
         for at, each in enumerate(objectives)
     ]
     plan = [[own[step][0][1] for own in plans] for step in range(steps)]

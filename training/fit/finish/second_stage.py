@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....runtime.generation.reply_vocabulary import ReplyVocabulary
-from ...compute import sampler
+from ...compute import dealing
 from ...compute.optimiser import seed_step
 from ...compute.timer import Timer
 from ...kinds.replies.decoder import NO_PIECE, ReplyDecoder
@@ -117,7 +117,7 @@ def _take_steps(stage: _Stage, write: Callable[[str], Any]) -> None:
     state = StageState(run, data.name, stage.decoder, stage.optimiser)
     saves, first = Timer(60 * run.recipe.save_minutes), read_stage(state)
     size = run.recipe.batch_size
-    plan = sampler.plan([run.train[stage.task].lengths], [steps * size], size, run.recipe.seed)
+    plan = dealing.plan([run.train[stage.task].lengths], [steps * size], size, run.recipe.seed)
     for step, rows in enumerate(plan[first:], first + 1):
         stage.optimiser.param_groups[0]["lr"] = stage.objective.lr * min(1, step / WARM_UP)
         seed_step(run.recipe.seed, step, _PROCESS)

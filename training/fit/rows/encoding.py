@@ -1,8 +1,10 @@
 """Texts become token ids and targets, some at a time, and what the tokenizer cannot do with them is counted."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
@@ -77,6 +79,22 @@ def encode_part(examples: Sequence[Example], kind: Kind, labels: Sequence[str], 
         part.ids.append(np.array(encoding.ids, np.int32))
         part.targets.append(target)
     return part
+
+
+def number_texts(parts: Sequence[Part]) -> list[list[int]]:
+    """Return a number for each row of each part: the same for texts of equal ids in other parts, the first with the first, the
+    second with the second of a part that has them more than once.
+    """
+    found = []
+    for part in parts:
+        times = Counter[bytes]()
+        numbers = []
+        for ids in part.ids:
+            text = ids.tobytes()
+            numbers.append(int.from_bytes(blake2b(text, digest_size=8, salt=times[text].to_bytes(8)).digest()))
+            times[text] += 1
+        found.append(numbers)
+    return found
 
 
 def count_tokens(texts: Sequence[Input], tokenizer: Tokenizer, unknown_ids: frozenset[int]) -> TokenReport:

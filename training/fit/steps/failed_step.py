@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ....runtime.errors import SetupError
+from ...compute.dealing import StepRows
 from ...compute.failures import is_out_of_memory, shown
-from ...compute.sampler import StepRows
 from ...prepare.tasks import TaskData
 from ...run_folders.os_errors import write_text
 from ...run_folders.run_folder import FAILED_STEP

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...compute.sampler import StepRows
-from ..rows.batches import collate
+from ...compute.dealing import StepRows
+from ..rows.batches import Ids, collate
 from ..setup import Fitting
 from ..state.processes import sum_gradients
 from .joint_step import task_losses, weighted_sum
@@ -113,9 +113,10 @@ def measure_losses(run: Fitting, rows: StepRows) -> dict[int, float]:
 
 def parts_of_step(run: Fitting, rows: StepRows) -> Iterator[tuple[StepRows, dict[int, float]]]:
     """Yield the rows of each part of this process, and the share of each task's whole that they are; no part is empty."""
-    own = divide_rows(rows, run.accelerator.process_index, run.accelerator.num_processes)
+    texts = [part.ids for part in run.train]
+    own = divide_rows(rows, texts, run.accelerator.process_index, run.accelerator.num_processes)
     count = run.recipe.accumulate
-    for part in (divide_rows(own, number, count) for number in range(count)):
+    for part in (divide_rows(own, texts, number, count) for number in range(count)):
         if part == rows:
             yield part, dict.fromkeys((task for task, _ in rows), 1.0)
         elif part:
@@ -126,9 +127,18 @@ def parts_of_step(run: Fitting, rows: StepRows) -> Iterator[tuple[StepRows, dict
             )
 
 
-def divide_rows(rows: StepRows, number: int, count: int) -> StepRows:
-    """Return every count-th row of each task, from `number` on; a task without such rows is left out."""
-    return [(task, every[number::count]) for task, every in rows if number < len(every)]
+def divide_rows(rows: StepRows, texts: Sequence[Sequence[Ids]], number: int, count: int) -> StepRows:
+    """Return the rows of every count-th text, from `number` on; a task without such rows is left out. A text that several
+    tasks read stays in one part. `texts[i]` are the token ids of the rows of task i.
+    """
+    if count == 1:
+        return rows
+    places: dict[bytes, int] = {}
+    divided = [
+        (task, [row for row in every if places.setdefault(texts[task][row].tobytes(), len(places)) % count == number])
+        for task, every in rows
+    ]
+    return [(task, own) for task, own in divided if own]
 
 
 def asked_of(run: Fitting, task: int, rows: Sequence[int]) -> int:

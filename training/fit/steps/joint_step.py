@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...compute.sampler import StepRows
+from ...compute.dealing import StepRows
 from ...kinds.kind import EncodedTexts
 from ...model.network import MultiTask
 from ...model.special_tokens import SpecialTokens

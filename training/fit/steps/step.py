@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ...compute.dealing import StepRows
 from ...compute.optimiser import seed_step
-from ...compute.sampler import StepRows
 from ..setup import Fitting
 from ..weights.weighting import TakenStep
 from .gradient import measure_losses

@@ -7,8 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from ...compute.dealing import StepRows
 from ...compute.optimiser import seed_step
-from ...compute.sampler import StepRows
 from ..setup import Fitting
 from ..state.processes import scale_of, sum_tensors
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from murmura.training.compute.sampler import count_rows, divide, divide_with_least, plan, rows_by_task, shares
+from murmura.training.compute.dealing import StepRows, deal, plan
+from murmura.training.compute.sampler import count_rows, divide, divide_with_least, rows_by_task, shares
 from murmura.training.recipe.weights import Sampling
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
@@ -21,6 +22,67 @@ def test_every_row_comes_once_before_any_comes_again(
         for start in range(0, len(seen), len(lengths)):
             epoch = seen[start : start + len(lengths)]
             assert len(set(epoch)) == len(epoch)
+
+
+TASKS = st.lists(
+    st.tuples(st.lists(st.integers(0, 200), min_size=1, max_size=150, unique=True), st.integers(0, 600)),
+    min_size=2,
+    max_size=4,
+)
+
+
+@given(TASKS, st.integers(1, 40), st.integers())
+def test_tasks_that_have_texts_in_common_read_the_rows_that_they_should(
+    tasks: list[tuple[list[int], int]], size: int, seed: int
+) -> None:
+    texts = [own for own, _ in tasks]
+    counts = list(divide([read for _, read in tasks], size)) if any(read for _, read in tasks) else []
+    steps = deal([[1 + text % 9 for text in own] for own in texts], counts, seed, texts)
+    for task, (own, read) in enumerate(tasks):
+        by_step = [[row for at, rows in step if at == task for row in rows] for step in steps]
+        assert [len(rows) for rows in by_step] == [count[task] for count in counts]
+        seen = [row for rows in by_step for row in rows]
+        assert len(seen) == read
+        least, more = divmod(read, len(own))
+        assert sorted(seen.count(row) for row in range(len(own))) == [least] * (len(own) - more) + [least + 1] * more
+
+
+def shared_share(steps: list[StepRows], texts: list[list[int]], task: int, other: int) -> float:
+    """Return the share of a task's rows whose texts the other task reads in the same step."""
+    read = shared = 0
+    for step in (dict(each) for each in steps):
+        beside = {texts[other][row] for row in step.get(other, [])}
+        read += len(step.get(task, []))
+        shared += sum(texts[task][row] in beside for row in step.get(task, []))
+    return shared / read
+
+
+@pytest.mark.parametrize(
+    ("passes", "kept", "expected"),
+    [
+        ((3, 3), 1.0, 0.95),  # two columns of one file
+        ((3, 3), 0.9, 0.85),  # rows without the second label
+        ((8, 2), 1.0, 0.9),  # fewer passes over one of them
+    ],
+)
+def test_a_text_of_two_tasks_is_read_in_one_step_of_both(passes: tuple[int, int], kept: float, expected: float) -> None:
+    draw = random.Random(1)
+    texts = [list(range(4000)), [text for text in range(4000) if draw.random() < kept]]
+    lengths_of = [draw.randint(4, 60) for _ in range(4000)]
+    lengths = [[lengths_of[text] for text in own] for own in texts]
+    counts = list(divide([times * len(own) for times, own in zip(passes, texts, strict=True)], 32))
+    steps = deal(lengths, counts, 3, texts)
+    assert shared_share(steps, texts, 1, 0) > expected
+    assert shared_share(deal(lengths, counts, 3), texts, 1, 0) < 0.1
+    widths = [[lengths[task][row] for task, rows in step for row in rows] for step in steps]
+    assert sum(len(own) * max(own) for own in widths) < 1.15 * sum(map(sum, widths))
+
+
+def test_rows_of_one_text_do_not_come_together() -> None:
+    texts = [[*range(900), *range(1000, 1100)], [*range(900), *range(1000, 1100)]]
+    steps = deal([[5] * 1000, [5] * 1000], list(divide([1000, 1000], 40)), 0, texts)
+    same = [sum(row >= 900 for task, rows in step if task == 0 for row in rows) for step in steps]
+    assert max(same) < 10
 
 
 def test_the_texts_of_a_step_are_of_like_length() -> None:
