@@ -125,10 +125,12 @@ SHORT_PART = 0.3
 
 def train(folder: Path, data: Path, recipe: Recipe) -> float:
     """Train and export a model unless it is there, and return the CPU-seconds of training."""
+    path, text = folder.with_suffix(".yaml"), yaml.safe_dump({**recipe, "name": "keys"}, sort_keys=False)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{path}: made with other rows or keys; give --out another folder")
+    path.write_text(text, encoding="utf-8")
     cost = folder / "cpu_seconds.json"
     if not cost.is_file():
-        path = folder.with_suffix(".yaml")
-        path.write_text(yaml.safe_dump({**recipe, "name": "keys"}, sort_keys=False), encoding="utf-8")
         run = folder.with_suffix(".run")
         record = fit(path, data, run, quiet=True, resume=run.exists())
         export(run, folder)
@@ -143,6 +145,16 @@ def train_taught(out: Path, data: Path, recipe: Recipe) -> float:
         seconds += train(out / f"alone_{task}", data, {**recipe, "tasks": {task: recipe["tasks"][task]}})
     teachers = {task: str(out / f"alone_{task}") for task in TAUGHT}
     return seconds + train(out / TEACHERS, data, {**recipe, "teachers": teachers})
+
+
+def choose_names(asked: Sequence[str]) -> list[str]:
+    """Return the names that are asked for: one by itself, else all that begin so. SystemExit where there is none."""
+    names = [*VARIANTS, TEACHERS]
+    if unknown := [name for name in asked if not any(each.startswith(name) for each in names)]:
+        raise SystemExit(f"--only: none is called {', '.join(unknown)}; there are: {', '.join(names)}")
+    return [
+        name for name in names if any(name == each or (each not in names and name.startswith(each)) for each in asked)
+    ]
 
 
 def folder_name(name: str) -> str:
@@ -173,7 +185,7 @@ def main() -> None:
         out = (chosen.out or Path(scratch)).resolve()
         out.mkdir(parents=True, exist_ok=True)
         plain = make_recipe(SHORT_PART if chosen.short else 1.0)
-        measure(out, chosen.data.resolve(), plain, [name for name in names if name.startswith(tuple(only))])
+        measure(out, chosen.data.resolve(), plain, choose_names(only))
 
 
 def measure(out: Path, data: Path, plain: Recipe, names: Sequence[str]) -> None:
