@@ -11,6 +11,7 @@ from cli_in_process import run_here
 from tiny_training import rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
+from murmura.runtime.model.model import Model
 from murmura.training.transfer import trainings
 from murmura.training.transfer.advice import Cure
 from murmura.training.transfer.run import describe_plan, open_study, run_study
@@ -58,12 +59,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_task_of_few_rows_is_helped_by_one_of_the_same_labels(folder: Path) -> None:
-    result = run_study(open_study(folder / "helps.yaml", folder, folder / "helps", [0, 1, 2]), quiet=True)
+    study = open_study(folder / "helps.yaml", folder, folder / "helps", [0, 1, 2])
+    result = run_study(study, quiet=True, keep_models=True)
     found = {each.task: each for each in result.transfers}["few"]
     assert found.difference.low is not None
     assert found.difference.low > 0
     advice = {each.task: each for each in result.advice}["few"]
     assert (advice.cure, "helps" in advice.reason) == (Cure.NOTHING, True)
+    run_study(study, quiet=True)
+    assert {*Model.load(study.out / "alone-few-0" / "model", device="cpu").tasks} == {"few"}
+    assert {*Model.load(study.out / "joint-2" / "model", device="cpu").tasks} > {"few"}
+    assert not list(study.out.rglob("checkpoint.safetensors"))
 
 
 def test_a_task_that_is_hurt_gets_a_cure_and_a_killed_comparison_goes_on(
@@ -93,7 +99,9 @@ def test_a_task_that_is_hurt_gets_a_cure_and_a_killed_comparison_goes_on(
     advice = {each.task: each for each in result.advice}["intent"]
     assert (advice.cure, advice.keys) == (Cure.MORE_STEPS, "tasks.intent.epochs: twice as many")
     assert {each.task: each.steps for each in result.costs} == {None: 60, "intent": 30, "noise": 30}
-    assert not list(study.out.rglob("checkpoint.safetensors"))
+    assert not [*study.out.rglob("checkpoint.safetensors"), *study.out.rglob("model")]
+    with pytest.raises(SetupError, match="its model was not kept; remove the folder to train it again"):
+        run_study(study, quiet=True, keep_models=True)
 
     done = run_here("transfer", str(study.path), "--data", str(folder), "--out", str(study.out), "--seeds", "0", "1")
     assert len(taken) == 7  # nothing is taken again

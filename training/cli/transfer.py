@@ -23,6 +23,9 @@ def transfer(
     seeds: Annotated[
         list[str], typer.Option("--seeds", metavar="N ...", help="Of the trainings; 0 1 2, say.", show_default="0 1 2")
     ] = ["0 1 2"],  # noqa: B006  (typer reads it, nobody changes it)
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Keep the model of each training, as a teacher, say: TRAINING/model.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Say which trainings are to be taken, and roughly how long; train nothing."),
@@ -45,7 +48,7 @@ def transfer(
         for line in describe_plan(study):
             typer.echo(line)
         return
-    result = run_study(study, quiet=quiet, say=typer.echo)
+    result = run_study(study, quiet=quiet, say=typer.echo, keep_models=keep_models)
     _print(result)
     typer.echo(f"report: {out / PAGE}")
 

@@ -103,7 +103,7 @@ def describe_plan(study: Study) -> list[str]:
     return lines
 
 
-def run_study(study: Study, *, quiet: bool = False, say: Say = lambda line: None) -> Result:
+def run_study(study: Study, *, quiet: bool = False, say: Say = lambda line: None, keep_models: bool = False) -> Result:
     """Take the trainings that have not ended, compare, and write the results into the folder."""
     taken: dict[Training, Taken] = {}
     trainings, sets = study.trainings, study.sets
@@ -115,6 +115,7 @@ def run_study(study: Study, *, quiet: bool = False, say: Say = lambda line: None
             *(training, study.document(training), study.data, study.folder(training), sets),
             quiet=quiet,
             print_line=say if number == 1 else ignore,
+            keep_model=keep_models,
         )
         taken[training] = found
         seconds = "before" if known else f"in {time.monotonic() - began:.0f} s, {found.cpu_seconds:.0f} CPU-seconds"

@@ -1,6 +1,6 @@
 """One training of a comparison: trained, exported and asked. What it leaves is small, and it is not taken twice.
 
-Its folder has the run (curves and record, without the checkpoint), `answers.safetensors` and `done.json`, which is written last.
+Its folder has the run (curves and record, without the checkpoint), `answers.safetensors`, the model where it is kept, and `done.json`, which is written last.
 A training that was killed goes on where its state was last saved.
 """
 
@@ -35,7 +35,7 @@ from .plan import Document, Training
 DONE: Final = "done.json"
 ANSWERS: Final = "answers.safetensors"
 RUN: Final = "run"
-_MODEL: Final = "model"
+MODEL: Final = "model"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Taken(BaseModel):
     steps: int
     answers: dict[str, AnswersOfTask]
     data_files: dict[str, Sha256]
+    model_kept: bool = False
 
 
 def take(
@@ -80,19 +81,24 @@ def take(
     *,
     quiet: bool,
     print_line: Callable[[str], None],
+    keep_model: bool = False,
 ) -> Taken:
-    """Train, export and ask, or return what is there. SetupError where the folder belongs to another recipe or other rows."""
+    """Train, export and ask, or return what is there. SetupError where the folder belongs to another recipe or other rows, or
+    has no model that should be kept.
+    """
     recipe = folder / RECIPE
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     if recipe.is_file() and recipe.read_text(encoding="utf-8") != text:
         raise SetupError(f"{recipe}: a training of another recipe; give --out another folder, or remove {folder}")
     if (taken := read_taken(folder)) is not None:
         _refuse_other_rows(folder, taken, sets)
+        if keep_model and not taken.model_kept:
+            raise SetupError(f"{folder}: its model was not kept; remove the folder to train it again")
         return taken
     folder.mkdir(parents=True, exist_ok=True)
     write_text(recipe, text)
     record = fit(recipe, data, folder / RUN, seed=training.seed, quiet=quiet, resume=True, print_line=print_line)
-    model_folder = folder / _MODEL
+    model_folder = folder / MODEL
     manifest = export(folder / RUN, model_folder)
     weights = manifest.path_of("training")
     parameters = count_parameters(model_folder / weights) if weights is not None else None
@@ -104,11 +110,12 @@ def take(
         steps=record.steps,
         answers=found,
         data_files=record.data_files,
+        model_kept=keep_model,
     )
     draft = folder / f"{DONE}.part"
     write_text(draft, taken.model_dump_json())
     draft.replace(folder / DONE)
-    _tidy(folder)
+    _tidy(folder, taken)
     return taken
 
 
@@ -121,7 +128,7 @@ def read_taken(folder: Path) -> Taken | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise SetupError(f"{folder / DONE}: not what a training left: {first['msg']}; remove {folder}") from None
-    _tidy(folder)
+    _tidy(folder, found)
     return found
 
 
@@ -177,7 +184,8 @@ def _refuse_other_rows(folder: Path, taken: Taken, sets: Mapping[str, AskedSet])
             )
 
 
-def _tidy(folder: Path) -> None:
-    """Remove the model and the checkpoint, which nothing needs any more."""
-    shutil.rmtree(folder / _MODEL, ignore_errors=True)
+def _tidy(folder: Path, taken: Taken) -> None:
+    """Remove the checkpoint, and the model unless it is kept: nothing needs them any more."""
+    if not taken.model_kept:
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
     (folder / RUN / WEIGHTS).unlink(missing_ok=True)
