@@ -18,7 +18,7 @@ MurmuraError
 ├── Retry                 raised by an agent: retry this record later
 └── Closed                the called part has stopped
 
-The scopes of Kafka's errors are in the table of `kafka/scopes.py`.
+The scopes of Kafka's errors are in the table of `kafka/sending/scopes.py`.
 """
 
 import errno
@@ -28,8 +28,10 @@ from typing import Final
 from ..schemas.deadletter import DeadLetterReason
 from ..schemas.serving_event import RejectReason
 
-NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Codes of OSError for a full disk, an exceeded quota, or a file larger than may be written there."""
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Codes of OSError for a full disk or a used-up quota: room can be made."""
+NO_ROOM: Final = DISK_FULL | {errno.EFBIG}
+"""Those, and the code for a file larger than may be written there, which no other attempt changes."""
 
 
 class Scope(StrEnum):
@@ -148,6 +150,12 @@ class ProcessRefused(DeliveryError):
 
 class Closed(MurmuraError):
     """The engine or batcher has been stopped and will not answer."""
+
+
+def describe_no_room(error: OSError) -> str:
+    """Return a line for an error with a code of NO_ROOM."""
+    causes = {errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file is larger than may be written there"}
+    return f"{causes.get(error.errno or 0, 'the disk is full')}: {error}"
 
 
 def describe_origin(error: BaseException | None) -> str:

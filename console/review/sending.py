@@ -19,7 +19,7 @@ _TURN_S: Final = 0.5
 
 
 class Publishes(Protocol):
-    """`runtime.kafka.publisher.Publisher`, or a fake of it."""
+    """`runtime.kafka.sending.publisher.Publisher`, or a fake of it."""
 
     async def publish(self, messages: list[Message], /) -> list[DeliveryError | None]: ...
 

@@ -22,13 +22,13 @@ from .costs.pass_costs import PassCosts
 from .device.breaker import BreakerLimits
 from .device.device_slots import STEPS_BETWEEN_PASSES
 from .device.observer import BatchObserver
+from .device.runs import ON_CPU
 from .engine_readings import EngineReadings
 from .queues.entry import Entry
 from .queues.policy import MAX_HOLD_S, BatchLimits
 from .queues.reply_places import ReplyPlaces
 from .queues.version_queue import ROWS_ON_ACCELERATOR, ROWS_ON_CPU, SHORTEST_DEADLINE_S
 
-ON_CPU = "cpu"
 ACCELERATOR_IN_FLIGHT = 2
 MAX_CALLERS = 1024
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...schemas.manifest import ModelManifest
 from ..agent.routes import Route
 from ..experiments.assignment import Side
 from ..experiments.unit_assignment import Assignment
@@ -18,6 +19,9 @@ class LoadedVersion(NamedTuple):
     """By topic."""
 
 
+OnAnswered = Callable[[Sequence[Entry], ModelManifest, Collection[tuple[str, int]]], None]
+
+
 class Versions:
     """The current version, and perhaps a candidate. Used on the event loop.
 
@@ -27,9 +31,9 @@ class Versions:
     def __init__(self, current: LoadedVersion) -> None:
         self.current = current
         self.candidate: LoadedVersion | None = None
-        self.on_answered: Callable[[Sequence[Entry], Collection[tuple[str, int]]], None] | None = None
-        """Called with each batch once its messages are acknowledged, and with the agents whose results these are, each with the
-        `id()` of its record; set where a version is only compared.
+        self.on_answered: OnAnswered | None = None
+        """Called with each batch once its messages are acknowledged, with the manifest of the version that answered it, and with the
+        agents whose results these are, each with the `id()` of its record; set where a version is only compared.
         """
         self.has_waiting: Callable[[], bool] = lambda: False
         """Whether records wait that are in no version's queue yet."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..agent.discovery import find_commands, missing_extra
-from ..errors import NO_ROOM, MurmuraError, SetupError
+from ..errors import NO_ROOM, MurmuraError, SetupError, describe_no_room
 from .asyncapi import asyncapi
 from .config import config_app
 from .doctor import doctor
@@ -53,7 +53,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        _fail(f"the disk is full: {error}", SETUP_EXIT_CODE)
+        _fail(describe_no_room(error), SETUP_EXIT_CODE)
 
 
 def build() -> typer.Typer:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from ...schemas.deadletter import DeadLetterReason as Reason
+from ...schemas.manifest import ModelManifest
 from ..agent.routes import Route
 from ..batching.engine_port import EngineLike
 from ..batching.queues.entry import Entry, Sink
@@ -72,17 +73,26 @@ class Feeding:
                 delivery.choose_side(assignment)
 
     def offer(self, entries: Sequence[Entry], outcome: Outcome, sending: "asyncio.Task[bool]") -> None:
-        """Show a batch to a version that is only compared, once its messages are acknowledged."""
-        if self._versions.on_answered is not None:
-            sending.add_done_callback(partial(self._show, entries, outcome))
+        """Show a batch of one version to one that is only compared, once its messages are acknowledged.
 
-    def _show(self, entries: Sequence[Entry], outcome: Outcome, sending: "asyncio.Task[bool]") -> None:
+        The entries must not be used after that. Until then they do not keep the version that answered them: a replaced one is freed
+        also while the broker acknowledges nothing.
+        """
+        if self._versions.on_answered is not None:
+            manifest: ModelManifest = entries[0].model.manifest
+            for entry in entries:
+                entry.model = None
+            sending.add_done_callback(partial(self._show, entries, manifest, outcome))
+
+    def _show(
+        self, entries: Sequence[Entry], manifest: ModelManifest, outcome: Outcome, sending: "asyncio.Task[bool]"
+    ) -> None:
         is_sent = not sending.cancelled() and sending.exception() is None and sending.result()
         if is_sent and self._versions.on_answered is not None:
             finished = {id(work) for work in outcome.works}
             answered = [entry for entry in entries if id(entry.context) in finished]
             if answered:
-                self._versions.on_answered(answered, outcome.find_published())
+                self._versions.on_answered(answered, manifest, outcome.find_published())
 
     def take_back(self, entries: list[Entry]) -> None:
         """Submit records again: the version that encoded them failed or was unloaded, and another one answers them."""

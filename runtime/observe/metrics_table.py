@@ -80,7 +80,7 @@ METRICS: Final = (
     Metric("murmura_version_end_to_end_seconds", "histogram", ("name", "version", "variant"),
            "From the request's timestamp to the acknowledgement of a result of a loaded version"),
     Metric("murmura_version_pass_ratio", "histogram", ("name", "version", "variant"),
-           "Device time of the pass of each text, divided by the time calibrated for a pass of its size"),
+           "Device time of the pass of each text, divided by the time calibrated for a pass of its size, each at least 1 ms"),
     Metric("murmura_experiment_units", "gauge", ("model", "side"),
            "Units that have entered the running experiment, in the process that holds it"),
     Metric("murmura_experiment_open_units", "gauge", ("model",), "Units whose time is not over yet"),

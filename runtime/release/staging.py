@@ -15,7 +15,7 @@ from ..agent.agent import Agent
 from ..agent.handler import Handler
 from ..agent.routes import check_handlers, make_routes, prepare_handlers
 from ..batching.costs.calibration import Turn, measure_passes
-from ..errors import NO_ROOM, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
+from ..errors import DISK_FULL, DeviceFailed, ModelFailed, ModelRefused, MurmuraError, SetupError, VersionRefused
 from ..model.deltas.assembled import assembled_folder
 from ..model.folders.folder import cache_folder, read_manifest
 from ..model.memory import check_room, find_free_bytes, find_needed_bytes
@@ -213,7 +213,7 @@ def make_refusal(error: Exception) -> Refusal:
         return Refusal(error.reason, str(error), certain=getattr(error, "certain", True))
     if isinstance(error, MemoryError):
         return Refusal(Reason.TOO_LARGE, "it needs more memory than there is", certain=False)
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return Refusal(Reason.NO_ROOM, str(error))
     if not isinstance(error, OSError | MurmuraError):
         log.error("a version could not be loaded", exc_info=error)

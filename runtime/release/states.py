@@ -55,6 +55,7 @@ class ReleaseLog:
         if value is None:
             self.states.pop(name, None)
             self.last.pop(name, None)
+            self.offsets.pop(name, None)
             return ReleaseRecord("ended", name)
         try:
             state = ReleaseState.model_validate_json(value)

@@ -13,7 +13,7 @@ from typing import IO, Any, Final, Protocol
 
 from ...schemas.manifest import MANIFEST_NAME, FileEntry, ModelManifest
 from ...schemas.serving_event import RejectReason as Reason
-from ..errors import NO_ROOM, ModelRefused, VersionRefused
+from ..errors import DISK_FULL, ModelRefused, VersionRefused
 from ..model.deltas.cache import discard, remove_old, temporary_path, touch
 from ..model.folders.folder import (
     MAX_FILE_BYTES,
@@ -144,7 +144,7 @@ class ModelStore:
             _publish(temporary, folder, raw)
         except OSError as error:
             # Errors of the store are raised as VersionRefused, so this is an error of the cache.
-            reason = Reason.NO_ROOM if error.errno in NO_ROOM else Reason.FAILED
+            reason = Reason.NO_ROOM if error.errno in DISK_FULL else Reason.FAILED
             raise VersionRefused(reason, f"cache {folder.parent}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

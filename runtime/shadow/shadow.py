@@ -94,21 +94,21 @@ class Shadow:
         """Bytes of the rows that wait."""
         return self._waiting.bytes
 
-    def offer(self, entries: Sequence[Entry], published: Collection[tuple[str, int]]) -> None:
+    def offer(self, entries: Sequence[Entry], manifest: ModelManifest, published: Collection[tuple[str, int]]) -> None:
         """Take a batch of one version whose messages are acknowledged. Never raises and never waits.
 
-        `published`: the agents whose results were published, each with the `id()` of its record.
+        `manifest`: that of the version. `published`: the agents whose results were published, each with the `id()` of its record.
         """
         if self.stopped:
             return
         try:
-            self._take(entries, published)
+            self._take(entries, manifest, published)
         except Exception as error:  # noqa: BLE001 - the records were answered: nothing here may end the process
             self._fail(DeviceFailed(f"records cannot be taken for comparison: {describe_origin(error)}"))
 
-    def _take(self, entries: Sequence[Entry], published: Collection[tuple[str, int]]) -> None:
-        if entries[0].model.manifest is not self._manifest:
-            self._meet(entries[0].model.manifest)
+    def _take(self, entries: Sequence[Entry], manifest: ModelManifest, published: Collection[tuple[str, int]]) -> None:
+        if manifest is not self._manifest:
+            self._meet(manifest)
         answered, chosen, dropped = 0, 0, 0
         for entry in entries:
             if entry.outputs is None or entry.error is not None or entry.cancelled:

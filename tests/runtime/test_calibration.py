@@ -129,6 +129,12 @@ def test_the_passes_of_a_version_beside_a_measured_one_cost_what_the_calibration
     assert machine.clock.now < 0.5 + 0.1 + 4 * 200 * token_s + 10 * run_s
 
 
+def test_passes_that_the_timer_does_not_see_are_bounded_by_the_clock():
+    machine = Machine(run_s=0.2)
+    measure_passes(machine, clock=machine.clock, timer=lambda: 0.0)
+    assert machine.clock.now == pytest.approx(6 * 0.2), "two to warm up, and two of each of two sizes"
+
+
 def test_a_swap_keeps_what_a_pass_costs_apart_from_what_a_token_costs():
     machine = Machine(run_s=0.002, token_s=1e-6)
     costs = PassCosts(8192, 4096, padded=False, deadline_s=1.0)

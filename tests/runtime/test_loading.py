@@ -305,6 +305,7 @@ def test_assembled_folders_go_as_fetched_ones_do(store, loader, tmp_path, base):
         (VersionRefused("store_unreachable", "away"), "store_unreachable", math.inf),
         (VersionRefused("no_room", "full"), "no_room", math.inf),
         (OSError(28, "No space left on device"), "no_room", math.inf),
+        (OSError(27, "File too large"), "failed", UNCERTAIN_TRIES),
         (VersionRefused("damaged", "cut"), "damaged", 1),
         (ModelFailed("task intent gave values that are not finite"), "not_finite", 1),
         (MemoryError(), "too_large", UNCERTAIN_TRIES),

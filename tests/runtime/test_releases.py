@@ -101,6 +101,7 @@ def test_a_record_without_a_value_ends_a_models_releases():
     log = ReleaseLog()
     log.apply(*record(after(after(None, 1), 2)))
     assert log.apply(b"desk", None).kind == "ended"
+    assert (log.states, log.last, log.offsets) == ({}, {}, {})
     assert log.apply(*record(after(None, 5))).kind == "new"
 
 

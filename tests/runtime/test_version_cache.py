@@ -92,7 +92,13 @@ def test_what_a_killed_download_left_is_swept_away_once_nobody_writes_to_it(stor
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(errno.ENOSPC, "no_room"), (errno.EDQUOT, "no_room"), (errno.EACCES, "failed"), (errno.EROFS, "failed")],
+    [
+        (errno.ENOSPC, "no_room"),
+        (errno.EDQUOT, "no_room"),
+        (errno.EFBIG, "failed"),
+        (errno.EACCES, "failed"),
+        (errno.EROFS, "failed"),
+    ],
 )
 def test_only_a_full_disk_is_a_lack_of_room(store, cache, monkeypatch, number, reason):
     def fail(target: Path, chunks: Any) -> None:

@@ -1,1 +1,1 @@
-"""One turn of a conversation: what it means, what is answered, and in which words. Pure."""
+"""One turn of a conversation: what it means, what is answered, and in which words."""

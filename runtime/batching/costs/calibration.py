@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,9 @@ SLOW_RUN_S = 0.1
 MAX_ROUNDS = 5
 _SIZE_GROWTH = 4
 _ENOUGH_S = 0.1
-"""Seconds after which no larger batch is timed beside a serving version."""
+"""Seconds of the timer after which no larger batch is timed beside a serving version."""
+_MOST_S = 0.5
+"""The same by the clock, for a model whose work is on other threads than the caller's, which the timer does not see."""
 
 _WORDS = [
     "where",
@@ -117,18 +119,31 @@ def measure_passes(
     timer: Clock | None = None,
     turn: Turn = nullcontext,
 ) -> PassTime:
-    """Warm a model up, and time batches of at least two sizes, each twice, for about a tenth of a second.
+    """Warm a model up, and time batches of at least two sizes, each twice.
 
-    Shorter than `calibrate`, for a version whose token budget is known. `clock` and `timer`: see there. Beside serving versions each pass has
-    a `turn` on the device.
+    Shorter than `calibrate`, for a version whose token budget is known. `timer` measures the passes; its default is that of `calibrate`.
+    No larger size is begun once they have taken `_ENOUGH_S` by the timer, or `_MOST_S` by the clock. Beside serving versions each pass
+    has a `turn` on the device; waits for turns are not counted.
     """
     slowest_token_s = warm_up(model, max_rows=max_rows, turn=turn)
     timer = timer or _choose_timer(model, clock)
     samples, points = model.encode(_TEXTS), dict[int, float]()
-    spent_s, aim, batch = 0.0, FIRST_TOKENS, list[Any]()
-    while aim <= CEILING_TOKENS and len(batch) < max_rows and (len(points) < 2 or spent_s < _ENOUGH_S):
+    spent_s, clock_s, aim, batch = 0.0, 0.0, FIRST_TOKENS, list[Any]()
+
+    @contextmanager
+    def timed_turn() -> Iterator[None]:
+        nonlocal clock_s
+        with turn():
+            began = clock()
+            yield
+            clock_s += clock() - began
+
+    def is_enough() -> bool:
+        return len(points) >= 2 and (spent_s >= _ENOUGH_S or clock_s >= _MOST_S)
+
+    while aim <= CEILING_TOKENS and len(batch) < max_rows and not is_enough():
         batch, tokens = _make_batch(samples, aim, max_rows)
-        times = [_time_batch(model, batch, timer, turn) for _ in range(2)]
+        times = [_time_batch(model, batch, timer, timed_turn) for _ in range(2)]
         points[tokens], spent_s = min(times), spent_s + sum(times)
         aim *= _SIZE_GROWTH
     return PassTime(*fit([*points.items()]), slowest_token_s)

@@ -18,6 +18,7 @@ class LoadingPasses:
 
     Invariants:
     - while one runs, at most `beside` passes and steps of loaded versions run, until it has taken `MOST_S`;
+      passes of a version that is only compared are not among them;
     - between two of them, what waits for the device starts first, as much as has room;
     - none waits for longer than `PATIENCE_S`: then it runs without a turn, beside whatever runs;
     - none waits, or holds anything back, while the batcher stops or once it has ended; none waits while the device fails.

@@ -1,1 +1,1 @@
-"""What waits for the device, in which order it leaves, and who receives the answers. Pure."""
+"""What waits for the device, in which order it leaves, and who receives the answers."""

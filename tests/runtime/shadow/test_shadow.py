@@ -1,8 +1,10 @@
 """A version that is only compared, from the records to what is published about it."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -82,6 +84,28 @@ async def test_nobody_is_asked_about_an_answer_that_the_broker_refused(start):
     await process.answer("good", dead_letters=1)
     await until(lambda: process.count("differed") == 1)
     assert process.asked == []
+
+
+async def test_a_replaced_version_is_freed_while_the_broker_acknowledges_nothing(start):
+    process = await start()
+    acknowledges, publish = asyncio.Event(), process.broker.publish
+
+    async def wait(messages):
+        await acknowledges.wait()
+        return await publish(messages)
+
+    process.broker.publish = wait
+    process.put_shadow(make_model(3))
+    answering = asyncio.create_task(process.answer("one"))
+    await until(lambda: process.dispatcher.outbox.pending)
+    replaced = weakref.ref(process.engine.model)
+    process.slot.put(make_model(2))
+    await until(lambda: gc.collect() >= 0 and replaced() is None)
+    assert process.dispatcher.outbox.pending
+    acknowledges.set()
+    assert (await answering)["one"]["model"]["version"] == 1
+    await until(lambda: process.count("agreed") == 1)
+    assert process.records()[0].model.current == 1
 
 
 async def test_an_answer_that_an_agent_changed_to_nonsense_costs_no_comparison(start, monkeypatch):

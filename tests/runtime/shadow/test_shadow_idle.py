@@ -76,7 +76,7 @@ def test_it_runs_only_while_the_device_is_idle_and_every_record_is_accounted_for
                 device.become(event)
             else:
                 offered += event
-                shadow.offer(entries_of(current, routes, [f"t{n}" for n in range(event)]), ())
+                shadow.offer(entries_of(current, routes, [f"t{n}" for n in range(event)]), current.manifest, ())
                 assert shadow.waiting_bytes <= ROOM
             await asyncio.sleep(0)
         await until(lambda: shared.running is None)
