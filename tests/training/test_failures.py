@@ -1,11 +1,14 @@
 """What ends a training from outside gets one line, and what was saved stays whole."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -14,13 +17,18 @@ from cli_in_process import refused_here
 from full_disk import no_room
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from tiny_training import RECIPE
+from tiny_replies import TASK as REPLY
+from tiny_replies import reply_rows
+from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.compute import state_file
 from murmura.training.export.export import export
+from murmura.training.fit import loop
 from murmura.training.fit.loop import fit
+from murmura.training.fit.setup import Fitting
 from murmura.training.fit.steps import gradient
+from murmura.training.fit.steps.failed_step import describe_memory
 from murmura.training.pretrain.network import Network
 from murmura.training.run_folders import os_errors, run_folder
 from murmura.training.run_folders.curves import Curves
@@ -155,24 +163,104 @@ def test_the_places_of_all_texts_of_a_step_of_a_pretraining_that_is_not_finite_a
     with pytest.raises(SetupError, match=expected):
         fit(path, few, tmp_path / "run", quiet=True)
     (saved,) = (json.loads(file.read_text()) for file in (tmp_path / "run").rglob("failed_step.json"))
-    assert (saved["objective"], saved["loss"], len(saved["rows"])) == ("masked_words", "nan", 32)
-    assert all("train.jsonl:" in place for place in saved["rows"])
+    assert (saved["objective"], saved["losses"]) == ("masked_words", {"masked_words": "nan"})
+    assert len(saved["rows"]["masked_words"]) == 32
+    assert all("train.jsonl:" in place for place in saved["rows"]["masked_words"])
 
 
-@pytest.mark.parametrize("texts", [True, False], ids=["texts", "no texts"])
-def test_all_rows_of_a_step_that_is_not_finite_are_saved(
-    few: Path, tmp_path: Path, write_recipe: WriteRecipe, texts: bool
+def test_so_are_those_of_a_step_of_a_pretraining_whose_gradient_alone_is_not_finite(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    path = write_recipe(**SHORT | {"tasks": {"intent": {**TWO["intent"], "loss_weight": 1e38}}})
+    objectives = {"masked_words": 1e38}
+    path = write_recipe(pretrain={"objectives": objectives, "steps": 4}, precision="fp32", **SHORT)
+    expected = r"^pretrain: step 1: the gradient is inf on masked_words: .*train\.jsonl:\d+.* and 27 more texts; .*failed_step\.json$"
+    with pytest.raises(SetupError, match=expected):
+        fit(path, few, tmp_path / "run", quiet=True)
+    (saved,) = (json.loads(file.read_text()) for file in (tmp_path / "run").rglob("failed_step.json"))
+    assert (saved["objective"], saved["gradient"], len(saved["rows"]["masked_words"])) == (None, "inf", 32)
+
+
+TEXTS: dict[str, dict[str, Any]] = {
+    "with texts": {},
+    "no texts by the command": {"texts": False},
+    "no texts by the recipe": {"report": {"texts": False}},
+}
+
+
+@pytest.mark.parametrize("keys", TEXTS.values(), ids=TEXTS)
+def test_all_rows_of_a_step_that_is_not_finite_are_saved(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, keys: dict[str, Any]
+) -> None:
+    recipe = {"report": keys["report"]} if "report" in keys else {}
+    path = write_recipe(**SHORT | recipe | {"tasks": {"intent": {**TWO["intent"], "loss_weight": 1e38}}})
     with pytest.raises(SetupError, match=r"step 1: the gradient is inf .*; all rows of the step: .*failed_step\.json$"):
-        fit(path, few, tmp_path / "run", quiet=True, texts=texts)
+        fit(path, few, tmp_path / "run", quiet=True, texts=keys.get("texts", True))
     saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())
     assert (saved["step"], saved["task"], saved["gradient"]) == (1, None, "inf")
     assert len(saved["rows"]["intent"]) == 32
-    by_place = {f"train.jsonl:{n}": json.loads(line)["text"] for n, line in _lines(few / "train.jsonl")}
+    by_place = {f"train.jsonl:{n}": json.loads(line) for n, line in _lines(few / "train.jsonl")}
     for row in saved["rows"]["intent"]:
-        given = by_place[Path(row["place"]).name]
-        assert row.get("given") == (given if texts else None)
+        given = by_place[Path(row.pop("place")).name]
+        assert row == ({} if keys else {"given": given["text"], "labels": [given["label"]]})
+
+
+def test_a_saved_row_has_the_answer_of_its_kind(few: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
+    replies = reply_rows(40, 1)
+    write_jsonl(few / "replies.jsonl", replies)
+    tasks = {"places": {**TWO["places"], "loss_weight": 1e38}, "reply": REPLY}
+    with pytest.raises(SetupError, match="all rows of the step"):
+        fit(write_recipe(**SHORT | {"tasks": tasks}), few, tmp_path / "run", quiet=True)
+    saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())["rows"]
+    lines = {f"train.jsonl:{n}": json.loads(line) for n, line in _lines(few / "train.jsonl")}
+    for row in saved["places"]:
+        line = lines[Path(row.pop("place")).name]
+        assert row == {"given": line["text"], "spans": line["spans"]}
+    for row in saved["reply"]:
+        line = replies[int(row.pop("place").rpartition(":")[2]) - 1]
+        assert row["given"][1].endswith(line["turns"][0]["text"])
+        assert row == {"given": row["given"], "reply": line["reply"]}
+
+
+def test_the_rows_of_a_failed_step_are_gone_when_the_run_has_ended_or_begins_anew(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run, learn = write_recipe(save_minutes=0, **SHORT), tmp_path / "run", loop.compute_gradient
+
+    def fail_at_step_5(fitting: Fitting, *given: Any, **keys: Any) -> Any:
+        found = learn(fitting, *given, **keys)
+        return replace(found, norm=math.nan) if fitting.standing.step == 4 else found
+
+    def fail() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "compute_gradient", fail_at_step_5)
+            with pytest.raises(SetupError, match="step 5: the gradient is nan"):
+                fit(path, few, run, quiet=True)
+        assert (run / "failed_step.json").is_file()
+
+    fail()
+    fit(path, few, run, quiet=True, resume=True)
+    assert not (run / "failed_step.json").exists()
+    shutil.rmtree(run)
+    fail()
+    monkeypatch.setattr(loop, "train_all", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(path, few, run, quiet=True)
+    assert not (run / "failed_step.json").exists()
+
+
+def interrupt(*_: Any, **__: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_of_several_processes_one_that_runs_out_of_memory_counts_its_own_rows(
+    few: Path, open_run: Callable[..., Fitting]
+) -> None:
+    run = open_run(few)
+    run.accelerator = SimpleNamespace(process_index=1, num_processes=2)  # type: ignore[assignment]
+    said = describe_memory(run, 3, [(0, [0, 1, 2, 3, 4])])
+    assert said.startswith("step 3: out of memory with 2 rows (intent 2) in one of 2 processes, the longest of ")
+    longest = max(run.train[0].lengths[row] for row in (1, 3))
+    assert f"the longest of {longest} tokens" in said
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -12,10 +12,12 @@ from safetensors.numpy import load_file
 from tiny_training import RECIPE, write_jsonl
 
 from murmura.runtime.errors import SetupError
+from murmura.training.data.example import Example
 from murmura.training.fit.loop import fit
 from murmura.training.fit.rows.batches import PASS_TOKENS, collate, forward_passes
 from murmura.training.fit.setup import Fitting, prepare
-from murmura.training.fit.steps.joint_step import loss_weights, refuse_non_finite, task_losses, weighted_sum
+from murmura.training.fit.steps.failed_step import refuse_non_finite
+from murmura.training.fit.steps.joint_step import loss_weights, task_losses, weighted_sum
 from murmura.training.kinds.registry import KINDS
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -119,12 +121,21 @@ def test_a_step_that_gives_no_finite_number_is_named(
     prepared: Callable[..., Fitting], topics: float, norm: float, message: str
 ) -> None:
     run = prepared()
-    refuse_non_finite(7, run.tasks, run.plan[0], {0: 0.5, 1: 0.5, 2: 0.1}, 2.0)
+    refuse_non_finite(run, 7, run.plan[0], {0: 0.5, 1: 0.5, 2: 0.1}, 2.0)
     with pytest.raises(SetupError, match=message):
-        refuse_non_finite(7, run.tasks, run.plan[0], {0: 0.5, 1: topics, 2: 0.1}, norm)
-    learned_beside_rows = [(0, [len(run.tasks[0].train)])]
-    with pytest.raises(SetupError, match="the loss of task intent is nan on the name of a label; look at these rows"):
-        refuse_non_finite(7, run.tasks, learned_beside_rows, {0: math.nan}, norm)
+        refuse_non_finite(run, 7, run.plan[0], {0: 0.5, 1: topics, 2: 0.1}, norm)
+
+
+def test_what_is_learned_beside_the_rows_is_named_as_what_it_is(base: Path, prepared: Callable[..., Fitting]) -> None:
+    run = prepared(encoder=str(base), few_rows=1000, tasks={"intent": RECIPE["tasks"]["intent"]})
+    run.guesses = {0: [Example("a text", ("lost",), place="text 7 of 60 of self-training")]}
+    first = len(run.tasks[0].train)
+    assert len(run.train[0].ids) == first + 2, "the rows, and the names of two labels"
+    named = (
+        r"nan on the name of the label 'lost', the name of the label 'transfer', text 7 of 60 of self-training; look"
+    )
+    with pytest.raises(SetupError, match=named):
+        refuse_non_finite(run, 7, [(0, [first, first + 1, first + 2])], {0: math.nan}, 1.0)
 
 
 def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(

@@ -1,6 +1,9 @@
 """Self-training: which guesses are learned, that a run goes on with the same ones, and that a loss is undone."""
 
+import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.compute.state_file import CannotResume
+from murmura.training.fit import loop
 from murmura.training.fit.loop import fit
 from murmura.training.fit.self_training import phase
 from murmura.training.fit.self_training.guesses import choose_balanced, choose_threshold
@@ -107,6 +111,26 @@ def test_what_validation_is_worse_with_is_undone_and_again_after_a_kill_meanwhil
     resumed = fit(path, folder, folder / "killed", quiet=True, resume=True)
     assert resumed.model_dump(exclude={"cpu_seconds"}) == record.model_dump(exclude={"cpu_seconds"})
     assert not list((folder / "killed").glob("phase-*"))
+
+
+def test_a_guess_in_a_step_that_is_not_finite_is_saved_with_its_text(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [json.loads(line)["text"] for line in (folder / "unlabelled.jsonl").read_text().splitlines()]
+    learn = loop.compute_gradient
+
+    def fail_in_the_last_phase(run: Any, *given: Any, **keys: Any) -> Any:
+        found = learn(run, *given, **keys)
+        return replace(found, norm=math.inf) if run.standing.phase else found
+
+    monkeypatch.setattr(loop, "compute_gradient", fail_in_the_last_phase)
+    path = write_recipe(self_training={**SETTINGS, "weight": 50.0}, budget={"steps": 3, "evaluations": 1}, **SHORT)
+    with pytest.raises(SetupError, match="the gradient is inf"):
+        fit(path, folder, folder / "run", quiet=True)
+    rows = json.loads((folder / "run" / "failed_step.json").read_text())["rows"]["intent"]
+    guessed = [row for row in rows if row["place"].endswith(" of 60 of self-training")]
+    assert guessed
+    assert [row["given"] for row in guessed] == [texts[int(row["place"].split()[1]) - 1] for row in guessed]
 
 
 def test_without_a_sure_guess_nothing_is_learned_and_it_is_said(

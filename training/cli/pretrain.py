@@ -41,7 +41,7 @@ def pretrain(
     from ..pretrain.loop import pretrain as do
     from ..pretrain.stage import check_texts, read_tasks
     from ..recipe.recipe import load_pretraining
-    from ..run_folders.run_folder import RunFolder
+    from ..run_folders.run_folder import RunFolder, count_steps
 
     read = load_pretraining(recipe)
     read = read if seed is None else read.model_copy(update={"seed": seed})
@@ -59,5 +59,5 @@ def pretrain(
         read, recipe, data, run, out, tasks=read_tasks(read, data), resume=resume, quiet=quiet, print_line=typer.echo
     )
     losses = ", ".join(f"{name} {record.first_loss[name]:.3f} to {loss:.3f}" for name, loss in record.last_loss.items())
-    typer.echo(f"pre-trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; loss of {losses}")
+    typer.echo(f"pre-trained {count_steps(record.steps)} in {record.cpu_seconds:.0f} CPU-seconds; loss of {losses}")
     typer.echo(f"start from it: `encoder: {out}` in a recipe")

@@ -106,6 +106,7 @@ def train(
     from ..compute.device import is_first_process
     from ..fit.loop import fit
     from ..report.decisions import describe_decisions
+    from ..run_folders.run_folder import count_steps
 
     record = fit(
         recipe,
@@ -122,7 +123,7 @@ def train(
     if not is_first_process():
         return
     typer.echo(
-        f"trained {record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
+        f"trained {count_steps(record.steps)} in {record.cpu_seconds:.0f} CPU-seconds; best at {record.best_step}: {run}"
     )
     for spec in record.tasks:
         typer.echo(f"{spec.name}: {describe_decisions(spec)}")

@@ -1,6 +1,6 @@
 """What ends a training from outside, as one line: too little memory, and a disk that takes no more."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -9,24 +9,51 @@ import torch
 from ...runtime.errors import NO_ROOM, SetupError
 
 LOWER: Final = "lower batch_size or max_tokens, or raise accumulate"
+AGAIN: Final = (
+    "what was saved before is whole: make room, and give the same command again, with --resume if it has that"
+)
+NAMED_ROWS: Final = 5
+"""An error names so many rows of a step."""
 
 
 @contextmanager
 def in_one_line(lower: str = LOWER) -> Iterator[None]:
     """Raise SetupError where memory or disk do not suffice. `lower` says what takes less memory."""
     try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise SetupError(
-            f"the disk is full: {error}; what was saved before is whole: make room, and give the same command again, with --resume "
-            "if it has that"
-        ) from None
+        with full_disk_in_one_line(AGAIN):
+            yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise SetupError(f"out of memory: {lower} ({shown(error)})") from None
+
+
+@contextmanager
+def full_disk_in_one_line(then: str) -> Iterator[None]:
+    """Raise SetupError where the disk takes no more. `then` says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise SetupError(f"the disk is full: {error}; {then}") from None
+
+
+@contextmanager
+def memory_of_step(describe: Callable[[], str]) -> Iterator[None]:
+    """Raise SetupError with what a step reads, and what to lower, as `describe` says it, where memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SetupError(f"{describe()}: {shown(error)}") from None
+
+
+def name_some(places: Sequence[str], what: str) -> str:
+    """Return the first few places of a step, and how many more of `what` there are."""
+    more = len(places) - NAMED_ROWS
+    return ", ".join(places[:NAMED_ROWS]) + (f" and {more} more {what}" if more > 0 else "")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -44,7 +44,7 @@ from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.os_errors import as_os_error, save_tokenizer, write_bytes, write_text
 from ..run_folders.overlaps import find_overlaps
-from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord
+from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord, count_steps
 from ..run_folders.trained_model import base_weights
 from .parity import torch_logits, worst_difference
 from .reply_parity import prove_replies, torch_replies
@@ -309,7 +309,7 @@ def sample_texts(tokenizer: Tokenizer, max_tokens: int, *, count: int = 32) -> l
 def describe_interruption(record: RunRecord) -> str:
     """Return a sentence on how far an interrupted run got."""
     return (
-        f"The training was interrupted after {record.steps} of {record.planned_steps} steps; "
+        f"The training was interrupted after {record.steps} of {count_steps(record.planned_steps or 0)}; "
         f"these are the weights of step {record.best_step}."
     )
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from ...runtime.errors import SetupError
 from ...runtime.model.inputs import TextPair
 from ..compute.device import is_first_process
-from ..compute.failures import in_one_line
+from ..compute.failures import in_one_line, memory_of_step
 from ..compute.optimiser import rate_at, seed_step, set_rates
 from ..compute.state_file import CannotResume
 from ..compute.timer import Timer
@@ -45,9 +46,9 @@ from .start.optimiser import make_optimiser
 from .state.pace import CpuClock
 from .state.processes import begin_together, end_together, scale_of
 from .state.resume import State, read_state, save_state
-from .steps.failed_step import NotFinite, memory_of_step, save_rows
+from .steps.failed_step import NotFinite, describe_memory, refuse_non_finite, save_rows
 from .steps.gradient import compute_gradient
-from .steps.joint_step import loss_weights, refuse_non_finite
+from .steps.joint_step import loss_weights
 from .steps.step import take_step
 
 
@@ -221,9 +222,9 @@ def train(
             set_rates(optimiser, rate(run.standing.step))
             seed_step(recipe.seed, step, accelerator.process_index)
             run.model.train()
-            with memory_of_step(run, step, rows):
+            with memory_of_step(partial(describe_memory, run, step, rows)):
                 found = compute_gradient(run, rows, weights, cpu_seconds=clock.own, measured=is_logged)
-                refuse_non_finite(step, run.tasks, rows, found.losses, found.norm, scale_of(accelerator))
+                refuse_non_finite(run, step, rows, found.losses, found.norm, scale_of(accelerator))
                 take_step(run, optimiser, rows, found.losses, weights)
             run.standing.step = step
 

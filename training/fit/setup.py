@@ -100,6 +100,8 @@ class Fitting:
     """The tasks that the phase teaches, whose validation rows choose the checkpoint; empty: all."""
     unlabelled: list[str] = field(default_factory=list)
     """Texts that self-training guesses."""
+    guesses: dict[int, list[Example]] = field(default_factory=dict)
+    """By task the texts with guesses that stand behind its rows in the phase."""
     guessed: str = ""
     """A digest of the guesses that are learned in the phase."""
     further_phases: int = 0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from ..data.example import Example
@@ -22,3 +23,8 @@ def name_rows(data: TaskData) -> list[Example]:
         (label, SEPARATORS.sub(" ", label).strip()) for label in data.labels if label != scope
     ]
     return [Example(text=name, labels=(label,)) for label, name in names if any(map(str.isalpha, name))]
+
+
+def with_place_of_name(row: Example) -> Example:
+    """Return the row of a name with a place that says so, for errors."""
+    return replace(row, place=f"the name of the label {row.labels[0]!r}")

@@ -1,8 +1,8 @@
 """The loop of a pre-training: texts go in, an encoder's folder comes out."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ...runtime.errors import SetupError
-from ..compute.failures import in_one_line
+from ..compute.failures import in_one_line, memory_of_step
 from ..compute.optimiser import make_torch_optimiser, rate_at, seed_step, set_rates
 from ..compute.timer import Timer
 from ..model.masked_head import HEAD
@@ -19,9 +19,9 @@ from ..prepare.tasks import TaskData
 from ..recipe.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.curves import Curves
-from ..run_folders.run_folder import RunFolder, digest
+from ..run_folders.run_folder import RunFolder, count_steps, digest
 from .encoder_folder import PretrainingRecord, find_problem, read_record, write_encoder
-from .failed_step import memory_of_step, refuse_loss
+from .failed_step import describe_memory, refuse_gradient, refuse_loss
 from .material import digest_files, read_material
 from .network import Pretrained
 from .objectives.objective import Objective
@@ -97,7 +97,7 @@ def describe(run: Pretrained) -> list[str]:
     shown = ", ".join(words[:NAMED_WORDS])
     new = [f"pretrain: {len(words)} new words: {shown}{', ...' if len(words) > NAMED_WORDS else ''}"] if words else []
     own = [f"pretrain: {each.name}: {each.describe()}, weight {each.weight:g}" for each in _objectives(run)]
-    return [line, *new, *own, f"pretrain: {len(run.plan)} steps of {run.settings.batch_size}"]
+    return [line, *new, *own, f"pretrain: {count_steps(len(run.plan))} of {run.settings.batch_size}"]
 
 
 def _objectives(run: Pretrained) -> list[Objective]:
@@ -129,7 +129,7 @@ def _take_steps(run: Pretrained, optimiser: torch.optim.Optimizer, *, quiet: boo
             while standing.step < steps:
                 step = standing.step + 1
                 set_rates(optimiser, rate(standing.step))
-                with memory_of_step(run, step, _objectives(run)):
+                with memory_of_step(partial(describe_memory, run, step, _objectives(run))):
                     norm = _take_step(run, optimiser, step)
                 standing.step = step
                 standing.cpu_seconds = before + time.process_time() - since
@@ -158,12 +158,11 @@ def _take_step(run: Pretrained, optimiser: torch.optim.Optimizer, step: int) -> 
         with accelerator.autocast():
             loss = objective.loss(lambda ids: run.network.encode(ids, run.device), rows, draw)
         losses[objective.name] = float(loss.detach())
-        refuse_loss(run, step, objective, rows, losses[objective.name])
+        refuse_loss(run, step, objective.name, losses)
         accelerator.backward(objective.weight * loss)
     norm = float(accelerator.clip_grad_norm_(run.network.parameters(), run.recipe.optimiser.clip))
     scale = accelerator.scaler.get_scale() if accelerator.scaler is not None else 1.0
-    if not math.isfinite(norm) and scale <= 1:
-        raise SetupError(f"pretrain: step {step}: the gradient is {norm}; lower pretrain.lr")
+    refuse_gradient(run, step, losses, norm, scale)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     _smooth(run, losses, step)

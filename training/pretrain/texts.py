@@ -14,7 +14,7 @@ from ..data.formats.lines import DOCUMENT
 from ..data.opening import suffix_of
 from ..data.replies import REPLY, TURNS
 from ..data.row import Row
-from ..prepare.label_names import name_rows
+from ..prepare.label_names import name_rows, with_place_of_name
 from ..prepare.selection import is_selected
 from ..prepare.tasks import TaskData, originals
 from ..recipe.pretraining import PairSource, TextSource
@@ -65,10 +65,8 @@ def labelled_of(tasks: Iterable[TaskData]) -> list[LabelledText]:
     for at, data in enumerate(tasks):
         if not data.kind.is_regression:
             continue
-        rows = [*(row for row in originals(data.train) if not row.soft), *name_rows(data)]
-        found += [
-            LabelledText(row.text, at, row.labels[0], row.place or f"the name of {row.labels[0]}") for row in rows
-        ]
+        rows = [*(row for row in originals(data.train) if not row.soft), *map(with_place_of_name, name_rows(data))]
+        found += [LabelledText(row.text, at, row.labels[0], row.place) for row in rows]
     return found
 
 

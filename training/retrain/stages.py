@@ -40,7 +40,7 @@ from ..recipe.job import Job
 from ..recipe.recipe import load_recipe
 from ..run_folders.label_errors import read_label_errors
 from ..run_folders.os_errors import write_text
-from ..run_folders.run_folder import RunFolder, RunRecord
+from ..run_folders.run_folder import RunFolder, RunRecord, count_steps
 from .announce import Announcer
 from .checks import check_mix
 from .doubts import find_doubts
@@ -197,7 +197,7 @@ class Stages:
         mixed = self._folder("mix")
         record = self._train(mixed / RECIPE, mixed, folder / "run", self._report_progress)
         grown = {task: dict(labels) for task, labels in record.grown.items()}
-        said = f"{record.steps} steps in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
+        said = f"{count_steps(record.steps)} in {record.cpu_seconds:.0f} CPU-seconds, best at {record.best_step}"
         return {"grown": grown, "steps": record.steps, "cpu_seconds": record.cpu_seconds, "said": said}
 
     def _train(self, recipe: Path, data: Path, out: Path, report: Callable[[Progress], None]) -> RunRecord:

@@ -306,6 +306,11 @@ class RunFolder:
         return Tokenizer.from_file(str(self.path / TOKENIZER))
 
 
+def count_steps(steps: int) -> str:
+    """Return a number of steps in words."""
+    return f"{steps:,} step{'' if steps == 1 else 's'}"
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -13,6 +13,7 @@ import yaml
 
 from ..recipe.tune import Tune
 from ..run_folders.os_errors import write_text
+from ..run_folders.run_folder import count_steps
 from .space import Space, Values
 
 BEST: Final = "best.yaml"
@@ -102,7 +103,7 @@ def write_recipe(path: Path, space: Space, trial: Trial, result: Result) -> None
         f"Trial {trial.number} of {len(result.trials)} of the study {result.name} (murmura tune).",
         f"On validation: {reached}.",
         describe_scores(trial),
-        f"{trial.steps} steps in {trial.cpu_seconds:.0f} CPU-seconds.",
+        f"{count_steps(trial.steps)} in {trial.cpu_seconds:.0f} CPU-seconds.",
         f"Found: {describe_values(trial.params)}.",
     ]
     text = "".join(f"# {line}\n" for line in head if line)

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from ...runtime.errors import NO_ROOM, SetupError
+from ...runtime.errors import SetupError
 from ..compute.device import free_threads
+from ..compute.failures import full_disk_in_one_line
 from ..fit.loop import Progress
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tune import Tune
@@ -229,7 +230,8 @@ class _Taking:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "trial.yaml"
         write_text(path, yaml.safe_dump(plan.space.apply(values), sort_keys=False))
-        with contain_full_disk(), _bar(trial.number, quiet=self._quiet) as advance:
+        full = full_disk_in_one_line("the same command goes on when there is room")  # no other trial would do better
+        with full, _bar(trial.number, quiet=self._quiet) as advance:
             return take_trial(
                 plan.materials,
                 recipe,
@@ -273,17 +275,6 @@ def _bar(number: int, *, quiet: bool) -> Iterator[Callable[[Progress], None]]:
 
     with bar:
         yield advance
-
-
-@contextmanager
-def contain_full_disk() -> Iterator[None]:
-    """End the command in a line where the disk is full: no other trial would do better."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise SetupError(f"the disk is full: {error}; the same command goes on when there is room") from None
 
 
 def read_result(plan: Plan, study: optuna.Study) -> Result:

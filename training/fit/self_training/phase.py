@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ....runtime.model.decoding import softmax
+from ...data.example import Example
 from ...kinds.calibration import temperature_of
 from ...kinds.figures.intervals import Sampled, find_interval
 from ...model.network import logits_of
@@ -77,6 +78,16 @@ def guess_texts(run: Fitting, settings: SelfTraining) -> Guessed:
     if not chosen:
         return Guessed(f"none of {len(ids):,} texts reaches the score {threshold:.3f}")
     labels = len({int(guesses[row]) for row in chosen})
+    run.guesses = {
+        at: [
+            Example(
+                run.unlabelled[row],
+                (data.labels[guesses[row]],),
+                place=f"text {row + 1} of {len(ids)} of self-training",
+            )
+            for row in chosen
+        ]
+    }
     said = f"{len(chosen):,} of {len(ids):,} texts with guesses of {labels} of {len(data.labels)} labels, from the score {threshold:.3f} on"
     return Guessed(said, _add(run.train[at], [ids[row] for row in chosen], logits[chosen]))
 

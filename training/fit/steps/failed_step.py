@@ -1,20 +1,22 @@
 """A step that cannot be taken: a loss that is not finite, whose rows are saved, or too little memory, with what the step reads."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
 from ....runtime.errors import SetupError
 from ...compute.dealing import StepRows
-from ...compute.failures import is_out_of_memory, shown
+from ...compute.failures import name_some
+from ...data.example import Example
+from ...prepare.label_names import with_place_of_name
 from ...prepare.tasks import TaskData
 from ...run_folders.os_errors import write_text
 from ...run_folders.run_folder import FAILED_STEP
 from ..setup import Fitting
-
-NO_ROW: Final = "the name of a label"
+from ..start.few_rows import learned_examples
+from .gradient import rows_of_process
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,30 @@ class NotFinite(SetupError):
         self.step = step
 
 
+def refuse_non_finite(
+    run: Fitting, step: int, rows: StepRows, losses: Mapping[int, float], norm: float, scale: float = 1.0
+) -> None:
+    """Stop before the optimiser uses a gradient that is not finite. NotFinite names the task and the rows.
+
+    Of losses that were scaled for fp16 the gradient may be infinite: the step is left out and the scale halved. A scale of
+    1 leaves nothing to halve.
+    """
+    by_name = {run.tasks[task].name: loss for task, loss in losses.items()}
+    for task, loss in losses.items():
+        if not math.isfinite(loss):
+            name, places = run.tasks[task].name, _places(run, task, dict(rows)[task])
+            raise NotFinite(
+                f"step {step}: the loss of task {name} is {loss} on {places}; look at these rows, or lower optimiser.encoder_lr",
+                FailedStep(step, name, by_name, norm, rows),
+            )
+    if not math.isfinite(norm) and scale <= 1:
+        found = "; ".join(f"task {run.tasks[task].name}: {_places(run, task, own)}" for task, own in rows)
+        raise NotFinite(
+            f"step {step}: the gradient is {norm} on {found}; lower optimiser.encoder_lr",
+            FailedStep(step, None, by_name, norm, rows),
+        )
+
+
 def save_rows(run: Fitting, error: NotFinite, *, texts: bool) -> NotFinite:
     """Write all rows of the step into the run folder, and return the error with the path. Without `texts` rows have their place alone."""
     path, failed = run.folder.path / FAILED_STEP, error.step
@@ -44,36 +70,51 @@ def save_rows(run: Fitting, error: NotFinite, *, texts: bool) -> NotFinite:
         "task": failed.task,
         "losses": {name: repr(loss) for name, loss in failed.losses.items()},
         "gradient": repr(failed.norm),
-        "rows": {run.tasks[task].name: _rows(run.tasks[task], own, texts=texts) for task, own in failed.rows},
+        "rows": {
+            run.tasks[task].name: [
+                {"place": each.place} | (_say_row(run.tasks[task], each) if texts else {})
+                for each in _learned(run, task, own)
+            ]
+            for task, own in failed.rows
+        },
     }
     if run.accelerator.is_main_process:
         write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return NotFinite(f"{error}; all rows of the step: {path}", failed)
 
 
-def _rows(data: TaskData, rows: list[int], *, texts: bool) -> list[dict[str, object]]:
-    given = [data.train[row] if row < len(data.train) else None for row in rows]
-    return [
-        {"place": each.place if each is not None else NO_ROW}
-        | ({"given": each.given, "labels": list(each.labels)} if texts and each is not None else {})
-        for each in given
-    ]
+def _places(run: Fitting, task: int, rows: list[int]) -> str:
+    return name_some([each.place for each in _learned(run, task, rows)], "rows")
 
 
-@contextmanager
-def memory_of_step(run: Fitting, step: int, rows: StepRows) -> Iterator[None]:
-    """Raise SetupError with rows and length of the step, and what to lower, where it does not fit into the memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        recipe = run.recipe
-        counts = ", ".join(f"{run.tasks[task].name} {len(own)}" for task, own in rows)
-        longest = max(run.train[task].lengths[row] for task, own in rows for row in own)
-        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-        raise SetupError(
-            f"step {step}: out of memory with {sum(len(own) for _, own in rows)} rows ({counts}){parts}, the longest of {longest} "
-            f"tokens; lower batch_size ({recipe.batch_size}) or max_tokens ({recipe.max_tokens}), or raise accumulate "
-            f"({recipe.accumulate}): {shown(error)}"
-        ) from None
+def _learned(run: Fitting, task: int, rows: list[int]) -> list[Example]:
+    """Return rows that a task learns, with their places: training rows, names of labels, and texts with guesses."""
+    data = run.tasks[task]
+    names = learned_examples([data], run.few)[0][len(data.train) :]
+    every = [*data.train, *map(with_place_of_name, names), *run.guesses.get(task, ())]
+    return [every[row] for row in rows]
+
+
+def _say_row(data: TaskData, row: Example) -> dict[str, Any]:
+    """Return what is read of a row, and what it is to be answered."""
+    read = {"given": row.text if row.second is None else [row.text, row.second]}
+    if data.kind.generates:
+        return read | {"reply": row.reply}
+    if data.kind.per_token:
+        return read | {"spans": [{"start": each.start, "end": each.end, "label": each.label} for each in row.spans]}
+    return read | {"labels": [*row.labels]}
+
+
+def describe_memory(run: Fitting, step: int, rows: StepRows) -> str:
+    """Return what this process reads in a step, and what to lower where that does not fit into the memory."""
+    recipe, processes = run.recipe, run.accelerator.num_processes
+    own = rows_of_process(run, rows)
+    counts = ", ".join(f"{run.tasks[task].name} {len(every)}" for task, every in own)
+    longest = max((run.train[task].lengths[row] for task, every in own for row in every), default=0)
+    parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    parts += f" in one of {processes} processes" if processes > 1 else ""
+    return (
+        f"step {step}: out of memory with {sum(len(every) for _, every in own)} rows ({counts}){parts}, the longest of {longest} "
+        f"tokens; lower batch_size ({recipe.batch_size}) or max_tokens ({recipe.max_tokens}), or raise accumulate "
+        f"({recipe.accumulate})"
+    )

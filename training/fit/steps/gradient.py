@@ -114,8 +114,7 @@ def measure_losses(run: Fitting, rows: StepRows) -> dict[int, float]:
 def parts_of_step(run: Fitting, rows: StepRows) -> Iterator[tuple[StepRows, dict[int, float]]]:
     """Yield the rows of each part of this process, and the share of each task's whole that they are; no part is empty."""
     texts = [part.ids for part in run.train]
-    own = divide_rows(rows, texts, run.accelerator.process_index, run.accelerator.num_processes)
-    count = run.recipe.accumulate
+    own, count = rows_of_process(run, rows), run.recipe.accumulate
     for part in (divide_rows(own, texts, number, count) for number in range(count)):
         if part == rows:
             yield part, dict.fromkeys((task for task, _ in rows), 1.0)
@@ -125,6 +124,12 @@ def parts_of_step(run: Fitting, rows: StepRows) -> Iterator[tuple[StepRows, dict
                 part,
                 {task: asked_of(run, task, few) / max(1, asked_of(run, task, whole[task])) for task, few in part},
             )
+
+
+def rows_of_process(run: Fitting, rows: StepRows) -> StepRows:
+    """Return the rows of a step that this process reads."""
+    texts = [part.ids for part in run.train]
+    return divide_rows(rows, texts, run.accelerator.process_index, run.accelerator.num_processes)
 
 
 def divide_rows(rows: StepRows, texts: Sequence[Sequence[Ids]], number: int, count: int) -> StepRows:

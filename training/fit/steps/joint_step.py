@@ -1,6 +1,5 @@
 """The joint step: the rows of all tasks through the encoder, and the weighted sum of the tasks' mean losses."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -8,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...compute.dealing import StepRows
 from ...kinds.kind import EncodedTexts
 from ...model.network import MultiTask
 from ...model.special_tokens import SpecialTokens
@@ -17,11 +15,7 @@ from ...recipe.recipe import Hold, Recipe
 from ..rows.batches import Batch, TaskBatch
 from ..rows.soft_targets import mixed_loss
 from ..start.optimiser import drop_words
-from .failed_step import NO_ROW, FailedStep, NotFinite
 from .row_weights import row_weights
-
-NAMED_ROWS = 5
-"""An error names so many rows of a batch."""
 
 
 def loss_weights(recipe: Recipe, tasks: Sequence[TaskData]) -> list[float]:
@@ -92,34 +86,3 @@ def _loss_of_labels(
 def weighted_sum(losses: dict[int, Tensor], weights: Sequence[float] | Mapping[int, float]) -> Tensor:
     """Return sum(alpha_i * loss_i), what a step minimises."""
     return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
-
-
-def refuse_non_finite(
-    step: int, tasks: Sequence[TaskData], rows: StepRows, losses: Mapping[int, float], norm: float, scale: float = 1.0
-) -> None:
-    """Stop before the optimiser uses a gradient that is not finite. NotFinite names the task and the rows.
-
-    Of losses that were scaled for fp16 the gradient may be infinite: the step is left out and the scale halved. A scale of
-    1 leaves nothing to halve.
-    """
-    for task, loss in losses.items():
-        if not math.isfinite(loss):
-            name = tasks[task].name
-            raise NotFinite(
-                f"step {step}: the loss of task {name} is {loss} on {_places(tasks[task], dict(rows)[task])}; "
-                "look at these rows, or lower optimiser.encoder_lr",
-                FailedStep(step, name, {tasks[each].name: losses[each] for each in losses}, norm, rows),
-            )
-    if not math.isfinite(norm) and scale <= 1:
-        places = "; ".join(f"task {tasks[task].name}: {_places(tasks[task], own)}" for task, own in rows)
-        by_name = {tasks[task].name: loss for task, loss in losses.items()}
-        raise NotFinite(
-            f"step {step}: the gradient is {norm} on {places}; lower optimiser.encoder_lr",
-            FailedStep(step, None, by_name, norm, rows),
-        )
-
-
-def _places(data: TaskData, rows: Sequence[int]) -> str:
-    named = ", ".join(data.train[row].place if row < len(data.train) else NO_ROW for row in rows[:NAMED_ROWS])
-    more = len(rows) - NAMED_ROWS
-    return f"{named} and {more} more rows" if more > 0 else named

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from ...run_folders.run_folder import count_steps
 from ..page_data import PageData
 from ..plots import draw_lines
 from ..section import Section, render
@@ -15,6 +16,8 @@ def make_pretraining(page: PageData) -> Section | None:
     plots = [page.draw(name, partial(draw_lines, name, series, title=title))]
     facts = []
     if (found := page.record.pretraining if page.record else None) is not None:
-        facts.append(f"{found['steps']:,} steps from {found['encoder']} in {found['cpu_seconds']:,.0f} CPU-seconds.")
+        facts.append(
+            f"{count_steps(found['steps'])} from {found['encoder']} in {found['cpu_seconds']:,.0f} CPU-seconds."
+        )
         facts += [f"{objective}: {source}." for objective, source in found["objectives"].items()]
     return Section("pretraining", "Pre-training", render("training.html", plots=plots, facts=facts))
