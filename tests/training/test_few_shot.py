@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from murmura.runtime.errors import SetupError
 from murmura.runtime.model.folders.folder import read_manifest
 from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import HeadForm
+from murmura.training.few_shot import make
 from murmura.training.few_shot.make import describe_replaced, make_model
 from murmura.training.few_shot.recipe import Wanted
 from murmura.training.run_folders.run_folder import RunFolder
@@ -71,6 +73,19 @@ def test_a_task_of_the_model_that_is_replaced_is_named(made: tuple[Path, list[st
     again = Wanted(folder.with_name("desk.csv"), encoder=str(folder))
     assert describe_replaced(again).startswith(f"note: the task intent of {folder}, with 4 labels, is replaced: ")
     assert describe_replaced(again._replace(task="mood")) == ""
+
+
+def test_that_a_task_is_replaced_is_said_before_it_is_trained(
+    made: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> NoReturn:
+        raise SetupError("stopped before the first step")
+
+    folder, lines = made[0], list[str]()
+    monkeypatch.setattr(make, "fit", stop)
+    with pytest.raises(SetupError, match="stopped before the first step"):
+        make_model(Wanted(folder.with_name("desk.csv"), encoder=str(folder)), tmp_path / "again", lines.append)
+    assert [line.partition(" of ")[0] for line in lines] == ["note: the task intent"]
 
 
 def test_every_example_is_scored_by_a_head_that_has_not_seen_it(made: tuple[Path, list[str]]) -> None:

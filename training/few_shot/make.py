@@ -46,9 +46,9 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
         task = read.tasks[wanted.task]
         examples = read_examples(wanted.examples, task, read.data_seed)
         refuse_test_labels(wanted.examples, task, examples, read.data_seed)
+        if line := describe_replaced(wanted):
+            say(line)
         record = fit(recipe, wanted.examples.parent, folder, quiet=True)
-    if line := describe_replaced(wanted):
-        say(line)
     export(folder, out)
     report = record.data[wanted.task]
     labels = len({example.labels[0] for example in examples} - {wanted.out_of_scope})
