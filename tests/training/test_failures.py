@@ -62,7 +62,8 @@ def test_a_full_disk_leaves_the_last_state_whole_and_the_run_goes_on_to_the_same
     with monkeypatch.context() as patch:
         patch.setattr(state_file, "save_file", fill_the_disk)
         with pytest.raises(
-            SetupError, match=r"the disk is full: .*run/state\.safetensors\.part.* is whole: .*--resume"
+            SetupError,
+            match=r"a file is larger than may be written there: .*run/state\.safetensors\.part.* is whole: .*--resume",
         ):
             fit(path, few, run, quiet=True)
     with safe_open(run / "state.safetensors", framework="np") as file:
@@ -86,7 +87,8 @@ def test_a_search_on_a_full_disk_ends_and_takes_the_same_values_again(
     with monkeypatch.context() as patch:
         patch.setattr(run_folder, "save_file", fill_the_disk)
         with pytest.raises(
-            SetupError, match=r"the disk is full: .*checkpoint\.safetensors\.part.*same command goes on"
+            SetupError,
+            match=r"a file is larger than may be written there: .*checkpoint\.safetensors\.part.*same command goes on",
         ):
             search.run_study(plan, quiet=True, say=lambda line: None)
     trials = search.run_study(plan, quiet=True, say=lambda line: None).trials
@@ -111,7 +113,10 @@ def test_what_safetensors_says_of_a_full_disk_is_an_error_of_the_system(tmp_path
 def test_a_file_that_a_full_disk_does_not_take_is_named_whatever_writes_it(
     few: Path, run: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    with no_room(), pytest.raises(SetupError, match=r"the disk is full: .*/new/tokenizer\.json'"):
+    with (
+        no_room(),
+        pytest.raises(SetupError, match=r"a file is larger than may be written there: .*/new/tokenizer\.json'"),
+    ):
         fit(write_recipe(**SHORT), few, tmp_path / "new", quiet=True)
     with no_room((run / WEIGHTS).stat().st_size + 100), pytest.raises(OSError, match=r"/model\.ragged\.onnx'"):
         export(run, tmp_path / "model")

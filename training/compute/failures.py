@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-from ...runtime.errors import NO_ROOM, SetupError
+from ...runtime.errors import NO_ROOM, SetupError, describe_no_room
 
 LOWER: Final = "lower batch_size or max_tokens, or raise accumulate"
 AGAIN: Final = (
@@ -36,7 +36,7 @@ def full_disk_in_one_line(then: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise SetupError(f"the disk is full: {error}; {then}") from None
+        raise SetupError(f"{describe_no_room(error)}; {then}") from None
 
 
 @contextmanager
