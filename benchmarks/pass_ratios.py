@@ -22,7 +22,6 @@ from minilm import FOUR_TASKS, manifest, minilm_model, tokenizer
 from murmura.runtime.batching.costs.calibration import measure_passes
 from murmura.runtime.batching.engine import Engine
 from murmura.runtime.batching.queues.entry import Entry
-from murmura.runtime.model.kinds.registry import kind_of
 from murmura.runtime.model.model import Model
 from murmura.runtime.testing.simulated_runner import SimulatedRunner
 
@@ -75,8 +74,7 @@ async def measure(models: list[Model], *, seconds: float, share: float, rate: fl
     terms = engine.estimate_terms(current)
     for side, times in (("current", terms), ("candidate", passes)):
         print(f"{side}: {1e3 * times.overhead_s:.3f} ms a pass and {1e6 * times.token_s:.2f} us a token by calibration")
-    tasks = tuple(name for name, task in current.tasks.items() if not kind_of(task).generates)
-    tasks = tuple(name for name in tasks if current.tasks[name].kind in ("classification", "tagging"))
+    tasks = tuple(name for name, task in current.tasks.items() if task.kind in ("classification", "tagging"))
     sink, draw, sent = Ratios(), random.Random(0), 0
     encoded, waiting = current.encode(TEXTS), 4000 if current.device == "simulated" else 512
     end = time.monotonic() + seconds
