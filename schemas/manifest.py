@@ -71,7 +71,7 @@ class BetaCalibration(_Frozen):
 
 
 class Calibration(_Frozen):
-    """Temperature scaling (Guo et al. 2017): logits are divided by `temperature` before softmax or sigmoid."""
+    """How logits become scores: divided by `temperature` before softmax or sigmoid (Guo et al. 2017), unless there is `beta`."""
 
     temperature: Positive = 1.0
     beta: BetaCalibration | None = None
@@ -159,7 +159,7 @@ class TaskSpec(_Frozen):
     thresholds: Thresholds = Thresholds()
     calibration: Annotated[Calibration, Field(json_schema_extra={"default": {"temperature": 1.0}})] = Calibration()
     calibration_rows: Annotated[int, Field(ge=0)] | None = None
-    """Number of texts that the temperature was chosen on, where known; where they are few it is drawn towards 1."""
+    """Number of texts that the calibration was chosen on, where known; where they are few it is drawn towards the scores as they are."""
     threshold_rows: ThresholdRows | None = None
     """Not set: the thresholds were given, or none was chosen, or it is not known."""
     words: WordRule = "tokenizer"

@@ -1,4 +1,4 @@
-"""Temperature and thresholds of a retrained task are chosen on what stands for traffic, not on corrections."""
+"""Calibration and thresholds of a retrained task are chosen on what stands for traffic, not on corrections."""
 
 import json
 import random

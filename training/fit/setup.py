@@ -291,7 +291,7 @@ def carry_learned(report: TaskReport, learned: int) -> TaskReport:
     """Carry on, with a note, that the head that goes on has learned rows that were held back."""
     note = (
         f"the head that goes on has learned {learned} rows that were held back: where they are the validation rows here, "
-        "temperature and thresholds come out too sure"
+        "calibration and thresholds come out too sure"
     )
     return report.model_copy(update={"learned_validation": learned, "notes": [*report.notes, note]})
 

@@ -69,7 +69,7 @@ class EncodedTexts(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """What a kind chooses temperature and thresholds on, after the last step.
+    """What a kind chooses calibration and thresholds on, after the last step.
 
     `validation` are the rows that stand for the texts to come: the validation part, or the calibration part where the recipe
     names one. `outside` are rows of an out-of-scope label that has no class of its own; `choosing` are the rows that the recipe names
@@ -278,7 +278,7 @@ class Kind(ABC):
     # After training.
 
     def calibrate(self, rows: CalibrationRows) -> Chosen:
-        """Choose temperature and thresholds."""
+        """Choose calibration and thresholds."""
         return Chosen()
 
     def describe_thresholds(self, task: TaskSpec) -> list[str]:

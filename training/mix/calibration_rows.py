@@ -1,4 +1,4 @@
-"""The rows that a retraining chooses temperature and thresholds on: those that stand for traffic, task by task.
+"""The rows that a retraining chooses calibration and thresholds on: those that stand for traffic, task by task.
 
 Corrections were made because an answer was wrong, so most are hard: a temperature chosen on many of them is too high for
 traffic. They choose only for labels that nothing else has rows of, and of these no more than an old label has on average.

@@ -97,7 +97,7 @@ class Mix:
         return [example for example in heldout if near_form(example.given) not in taken]
 
     def calibration_rows(self, name: str, held_back: Sequence[Example] = ()) -> CalibrationRows:
-        """Return what temperature and thresholds of a task are chosen on; `held_back` are the feedback's rows to validate on."""
+        """Return what calibration and thresholds of a task are chosen on; `held_back` are the feedback's rows to validate on."""
         if kind_of(self.manifest.task(name)).generates:
             return CalibrationRows()
         new = [each for each in held_back if self.corrections[name].is_new(each)]
@@ -106,7 +106,7 @@ class Mix:
 
     @cached_property
     def kept_limits(self) -> dict[str, str]:
-        """By task that keeps temperature and thresholds of the current version: why."""
+        """By task that keeps calibration and thresholds of the current version: why."""
         found = {spec.name: self.calibration_rows(spec.name) for spec in self.manifest.tasks}
         return {name: each.reason_to_keep for name, each in found.items() if each.reason_to_keep}
 

@@ -47,7 +47,7 @@ class TaskData:
     counts: dict[str, ReadCounts]
     """What was read from files, by part."""
     calibration: list[Example] = field(default_factory=list)
-    """The rows to choose temperature and thresholds on where the recipe names some."""
+    """The rows to choose calibration and thresholds on where the recipe names some."""
     form: HeadForm | None = None
     """The form of the head where it depends on the encoder."""
 
@@ -74,7 +74,7 @@ class TaskData:
 
     @property
     def calibrating(self) -> list[Example]:
-        """The rows that temperature and thresholds are chosen on."""
+        """The rows that calibration and thresholds are chosen on."""
         return self.calibration or self.validation
 
     @property

@@ -33,7 +33,7 @@ class Task(Reading):
     validation_share: Share = VALIDATION_SHARE
     """Taken from the training rows when there is no `validation`."""
     calibration: Sources | None = None
-    """Temperature and thresholds are chosen on these rows; without it on the validation part."""
+    """Calibration and thresholds are chosen on these rows; without it on the validation part."""
     group: Text | None = None
     """A column whose rows of one value stay together when validation rows are taken: a conversation's, say."""
     test: Sources | None = None

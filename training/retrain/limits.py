@@ -1,4 +1,4 @@
-"""Temperature and thresholds after a retraining: chosen anew where rows stand for traffic, else those of the current version."""
+"""Calibration and thresholds after a retraining: chosen anew where rows stand for traffic, else those of the current version."""
 
 from pathlib import Path
 
@@ -29,11 +29,11 @@ def keep_limits(run: Path, mix: Mix) -> None:
 
 def describe_kept(mix: Mix, task: str) -> str:
     """Return a note on a task that keeps its limits."""
-    return f"temperature and thresholds are those of version {mix.manifest.version}: {mix.kept_limits[task]}"
+    return f"calibration and thresholds are those of version {mix.manifest.version}: {mix.kept_limits[task]}"
 
 
 def with_limits_of(current: TaskSpec, spec: TaskSpec) -> TaskSpec:
-    """Return the task with temperature and thresholds of the current version."""
+    """Return the task with calibration and thresholds of the current version."""
     names = ("calibration", "calibration_rows", "thresholds", "threshold_rows")
     return spec.model_copy(update={name: getattr(current, name) for name in names})
 

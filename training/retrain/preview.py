@@ -66,7 +66,7 @@ def _kept(checked: Checked) -> Iterator[str]:
 def _compared(checked: Checked) -> Iterator[str]:
     # What topics hold is not known yet.
     for task, why in checked.mix.kept_limits.items() if checked.plan is None else ():
-        yield f"keep temperature and thresholds of {task}: {why}"
+        yield f"keep calibration and thresholds of {task}: {why}"
     for held in checked.sets:
         aim = _AIMS.get(held.name, ", of which the corrected ones have to become right") if held.target else ""
         yield f"compare {held.task} ({held.name}): {len(held.examples)} rows{aim}"

@@ -19,7 +19,7 @@ Score = Callable[[Sequence[Example]], list[NDArray[Any]]]
 def finish(
     data: TaskData, score: Score, tokenizer: Tokenizer, replies: Sequence[tuple[Example, ScoredReply]] = ()
 ) -> TaskSpec:
-    """Return the task's spec with temperature and thresholds; `tokenizer` cuts texts as `score` does. `replies` are those to
+    """Return the task's spec with calibration and thresholds; `tokenizer` cuts texts as `score` does. `replies` are those to
     validation rows, of a task that generates.
     """
     chosen = data.kind.calibrate(

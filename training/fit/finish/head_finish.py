@@ -1,7 +1,7 @@
 """The head of a task with few rows is fitted once more on the trained encoder, and learns the rows that were held back.
 
 They are a tenth of few rows, and worth more to the model than the choice of a checkpoint. So that they still choose
-temperature and thresholds, each is also scored by a head that has not seen it: fitted in the same way on all the others.
+calibration and thresholds, each is also scored by a head that has not seen it: fitted in the same way on all the others.
 """
 
 import random
