@@ -19,7 +19,7 @@ from ..model.network import logits_of
 from ..recipe.phase_recipe import is_self_training, recipe_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import WEIGHTS, PhaseRecord
+from ..run_folders.run_folder import WEIGHTS, PhaseRecord, count_steps
 from .checkpoint import restore
 from .rows.encoding import Part, number_texts
 from .rows.soft_targets import Held
@@ -53,7 +53,7 @@ def run_phases(
         phase, guessed = base.recipe.phases[number], None
         if is_self_training(base.recipe, phase):
             guessed = begin_self_training(run, phase)
-        write(f"phase {phase.name}: {len(run.plan)} steps, tasks {', '.join(sorted(run.taught))}")
+        write(f"phase {phase.name}: {count_steps(len(run.plan))}, tasks {', '.join(sorted(run.taught))}")
         if run.plan:
             train(goes_on)
         run.further_phases = len(base.recipe.phases) - number - 1
