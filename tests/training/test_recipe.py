@@ -33,7 +33,7 @@ def test_four_lines_are_a_recipe(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_recipes_are_sound(path: Path) -> None:
     assert isinstance(load_recipe(path), Recipe)
 
