@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import pytest
 from tiny_model import TASKS, tiny_tokenizer
@@ -104,49 +104,42 @@ async def test_a_version_is_calibrated_alone_on_an_accelerator_and_a_pass_of_the
     assert RUN_S <= alone_s < 1.4 * RUN_S < mixed_s, (alone_s, mixed_s)
 
 
-async def test_a_pass_that_does_not_end_holds_nothing_back_for_long(monkeypatch, tiny_model):
-    monkeypatch.setattr(loading_passes, "MOST_S", 0.05)
-    model = Model.load(tiny_model, device="cpu")
-    engine, left = Engine(model, token_budget=64, max_in_flight=1), threading.Event()
-    await engine.start()
+@asynccontextmanager
+async def pass_that_does_not_end(engine):
+    """Hold a turn of a pass in a thread until the block ends."""
+    begun, left = threading.Event(), threading.Event()
 
     def hang():
         with engine.turn():
             begun.set()
             left.wait(60)
 
-    begun = threading.Event()
     hanging = asyncio.create_task(asyncio.to_thread(hang))
     try:
         await asyncio.to_thread(begun.wait, 60)
-        async with asyncio.timeout(30):
-            assert await engine.predict("hello")
+        yield
     finally:
         left.set()
         await hanging
-        await engine.stop(5)
+
+
+async def test_a_pass_that_does_not_end_holds_nothing_back_for_long(monkeypatch, tiny_model):
+    monkeypatch.setattr(loading_passes, "MOST_S", 0.05)
+    engine = Engine(Model.load(tiny_model, device="cpu"), token_budget=64, max_in_flight=1)
+    await engine.start()
+    async with pass_that_does_not_end(engine), asyncio.timeout(30):
+        assert await engine.predict("hello")
+    await engine.stop(5)
 
 
 async def test_what_is_queued_is_answered_when_the_engine_stops_while_a_pass_has_its_turn(tiny_model):
-    engine, left = Engine(Model.load(tiny_model, device="cpu"), token_budget=64, max_in_flight=1), threading.Event()
+    engine = Engine(Model.load(tiny_model, device="cpu"), token_budget=64, max_in_flight=1)
     await engine.start()
-
-    def run():
-        with engine.turn():
-            begun.set()
-            left.wait(60)
-
-    begun = threading.Event()
-    running = asyncio.create_task(asyncio.to_thread(run))
-    try:
-        await asyncio.to_thread(begun.wait, 60)
+    async with pass_that_does_not_end(engine):
         asked = [asyncio.create_task(engine.predict(text)) for text in ("hello", "there", "again")]
         await settle()
         await engine.stop(30)
         assert all(await asyncio.gather(*asked))
-    finally:
-        left.set()
-        await running
 
 
 class Slots:
