@@ -42,13 +42,14 @@ def test_the_desk_learns_the_new_product_and_loses_nothing(tmp_path: Path):
     assert report.startswith("# Gate: passed")
 
 
-def test_a_quick_run_differs_in_its_steps_and_in_how_many_texts_keep_their_answers(tmp_path: Path):
+def test_a_quick_run_differs_in_its_steps_and_in_which_texts_keep_their_answers_how_firmly(tmp_path: Path):
     whole, quick = (
         yaml.safe_load(write_job(tmp_path, "127.0.0.1:9092", "desk", None, quick=each).read_text())
         for each in (False, True)
     )
     assert quick["fit"].pop("epochs") < whole["fit"].pop("epochs")
     assert quick["fit"].pop("encoder_lr") > whole["fit"].pop("encoder_lr")
+    assert quick["hold"].pop("weight") > whole["hold"].pop("weight")
     assert lines_of(quick["hold"].pop("texts")) < lines_of(whole["hold"].pop("texts"))
     assert quick == whole
 
