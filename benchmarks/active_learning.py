@@ -148,7 +148,10 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--all", type=int, default=40, help="labels a class at the end")
     parser.add_argument("--keep", type=Path, help="an .npz of the vectors, read where it is there")
+    parser.add_argument("--short", action="store_true", help="random choice and margin, one seed")
     chosen = parser.parse_args()
+    if chosen.short:
+        chosen.seeds, chosen.strategies = [0], ["random", "margin"]
     if not chosen.data.is_dir():
         raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
     began = time.process_time()

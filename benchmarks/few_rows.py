@@ -3,6 +3,7 @@
 python benchmarks/few_rows.py                                   # both data sets, 5 and 10 rows a label, three samples (an hour on one core)
 python benchmarks/few_rows.py --sets banking77 --rows 10        # one line of the table
 python benchmarks/few_rows.py --sets banking77 --rows 0 --samples 0 --seeds 0 1 2    # all rows
+python benchmarks/few_rows.py --self-training                   # the other training texts are there, too, without their labels
 python benchmarks/few_rows.py --way few-shot                    # a head on the encoder as it is (`murmura few-shot`), a quarter of an hour
 python benchmarks/few_rows.py --way tuned                       # the same with --tune-encoder
 
@@ -40,15 +41,28 @@ ABOVE = 0.005
 """A fine-tuned model may be so much below the regression."""
 SETS = ("banking77", "clinc150")
 OUT_OF_SCOPE = "oos"
+SELF_TRAINING = {"texts": "./texts.txt", "precision": 0.9, "per_label": 60}
 
 
-def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
-    """Write `rows` training rows of each label, or all where it is 0."""
+def read_training_rows(data: Path, name: str) -> dict[str, list[str]]:
+    """Return the lines of the training part by label, but for those out of scope."""
     by_label: dict[str, list[str]] = defaultdict(list)
     with gzip.open(data / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
         for line in file:
             by_label[json.loads(line)["intent"]].append(line)
     by_label.pop(OUT_OF_SCOPE, None)
+    return by_label
+
+
+def write_texts(data: Path, name: str, out: Path) -> None:
+    """Write the texts of the training part without their labels, a text a line. What is learned with its label is left out by the training."""
+    lines = [line for rows in read_training_rows(data, name).values() for line in rows]
+    out.write_text("".join(" ".join(json.loads(line)["text"].split()) + "\n" for line in lines))
+
+
+def draw(data: Path, name: str, rows: int, sample: int, out: Path) -> None:
+    """Write `rows` training rows of each label, or all where it is 0."""
+    by_label = read_training_rows(data, name)
     chosen = random.Random(sample)
     out.write_text(
         "".join(
@@ -64,6 +78,8 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         draw(data, name, rows, sample, folder / "few.jsonl")
+        if "self_training" in keys:
+            write_texts(data, name, folder / "texts.txt")
         task = {
             "columns": {"label": "intent"},
             "train": "./few.jsonl",
@@ -136,6 +152,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of --way fine-tuned")
     parser.add_argument("--way", choices=("fine-tuned", "few-shot", "tuned"), default="fine-tuned")
     parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
+    parser.add_argument(
+        "--self-training", action="store_true", help="learn from all texts of the training part, without their labels"
+    )
     parser.add_argument("--short", action="store_true", help="Banking77, five rows a label, one sample")
     chosen = parser.parse_args()
     if chosen.short:
@@ -147,7 +166,7 @@ def main() -> None:
             for rows in chosen.rows:
                 print_few_shot(chosen.data, name, rows, chosen.samples, tuned=chosen.way == "tuned")
         return
-    keys = yaml.safe_load(chosen.keys)
+    keys = yaml.safe_load(chosen.keys) | ({"self_training": SELF_TRAINING} if chosen.self_training else {})
     reached = [
         compare(chosen.data, name, rows, chosen.samples, chosen.seeds, keys)
         for name in chosen.sets

@@ -1,7 +1,7 @@
 """Does a search find a better recipe than the default one? Banking77 with few rows a label, scored on the test part once.
 
 python benchmarks/tune.py --out models/tune-banking77                     # 10 rows a label, 30 trials (an hour or two on one core)
-python benchmarks/tune.py --rows 5 --trials 3 --epochs 1 --out /tmp/tried   # whether it runs; says nothing about a gain
+python benchmarks/tune.py --short                                         # five rows, three trials of an epoch: says nothing about a gain
 
 The search holds three rows of ten back to compare trials by, and never reads the test part. Then the default recipe and the one
 that was found are each trained with the usual tenth held back, exported, and compared on the test part as `murmura compare` does. Killed, the same command goes on with the search.
@@ -9,6 +9,7 @@ that was found are each trained with the usual tenth held back, exported, and co
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,34 @@ def train(recipe: Path, data: Path) -> Path:
     return model
 
 
+def measure(data: Path, out: Path, rows: int, trials: int, epochs: float | None) -> None:
+    """Search, train both recipes, and print how their models differ on the test part."""
+    out.mkdir(parents=True, exist_ok=True)
+    draw(data, "banking77", rows, 0, out / "few.jsonl")
+    found = search(out, data, trials, epochs)
+    default = write_default(out / "default.yaml", **({"budget": {"epochs": epochs}} if epochs else {}))
+    one, other = train(default, data), train(found, data)
+    print(describe_comparison(compare_folders(one, other, data), one, other))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MURMURA_TEST_DATA", ROOT / "../shared/data")))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="where study and models stay; without it they are removed")
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--epochs", type=float, help="The most passes over the rows, for a try.")
+    parser.add_argument("--epochs", type=float, help="the most passes over the rows, for a try")
+    parser.add_argument("--short", action="store_true", help="five rows a label, three trials of one pass")
     given = parser.parse_args()
-    data, out = given.data.resolve(), given.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    draw(data, "banking77", given.rows, 0, out / "few.jsonl")
-    found = search(out, data, given.trials, given.epochs)
-    default = write_default(out / "default.yaml", **({"budget": {"epochs": given.epochs}} if given.epochs else {}))
-    one, other = train(default, data), train(found, data)
-    print(describe_comparison(compare_folders(one, other, data), one, other))
+    if given.short:
+        given.rows, given.trials, given.epochs = 5, 3, 1.0
+    if not given.data.is_dir():
+        raise SystemExit(f"no public data sets at {given.data}: --data or MURMURA_TEST_DATA names their folder")
+    if given.out is None:
+        with tempfile.TemporaryDirectory() as out:
+            measure(given.data.resolve(), Path(out), given.rows, given.trials, given.epochs)
+    else:
+        measure(given.data.resolve(), given.out.resolve(), given.rows, given.trials, given.epochs)
 
 
 if __name__ == "__main__":
