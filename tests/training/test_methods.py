@@ -143,6 +143,14 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
         ({"method": "dora"}, "method: dora keeps the encoder as it is, and `scratch` has no weights"),
         ({"method": "ia3", "freeze": "encoder"}, "freeze: ia3 trains what lies around the encoder's layers"),
         ({"method": "adalora", "freeze": 1}, "freeze: adalora trains nothing that belongs to one layer"),
+        (
+            {"method": "prompt", "phases": [{"name": "one"}, {"name": "two", "freeze": "embeddings"}]},
+            r"tiny\.yaml:\d+: phases\.freeze: prompt trains nothing that belongs to one layer",
+        ),
+        (
+            {"method": "ia3", "phases": [{"name": "one", "freeze": "encoder"}, {"name": "two", "freeze": "encoder"}]},
+            r"tiny\.yaml:\d+: phases: ia3 trains what lies around the encoder's layers, which each phase freezes",
+        ),
         ({"method": "adalora", "phases": [{"name": "one"}]}, "phases: adalora is trained as a whole"),
         ({"method": "prompt"}, "method: prompt turns the encoder to one task, found intent, "),
         ({"method": "adalora", "budget": {"steps": 1}}, "budget.steps: 1, but adalora takes 2 or more"),
@@ -159,6 +167,26 @@ def test_what_does_not_mix_is_refused_by_name_before_anything_is_read(
     encoder = RECIPE["encoder"] if keys == {"method": "dora"} else str(base)
     with pytest.raises(SetupError, match=message.replace("(", r"\(")):
         fit(write_recipe(encoder=encoder, **keys), tmp_path / "no-data", tmp_path / "run", quiet=True)
+
+
+def test_a_phase_may_leave_what_a_method_trains_as_it_is(
+    few: Path, base: Path, tmp_path: Path, write_recipe: Callable[..., Path]
+) -> None:
+    phases = [{"name": "joint", "steps": 2}, {"name": "heads", "steps": 2, "freeze": "encoder"}]
+    keys = {
+        "encoder": str(base),
+        "method": METHODS["lora"],
+        "trackers": [],
+        "few_rows": 0,
+        "budget": {"evaluations": 1},
+    }
+    weights = []
+    for name, number in (("one", 1), ("both", 2)):
+        fit(write_recipe(**keys, phases=phases[:number]), few, tmp_path / name, quiet=True)
+        weights.append(load_file(tmp_path / name / "checkpoint.safetensors"))
+    changed = {name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])}
+    assert changed
+    assert all(name.startswith("heads.") for name in changed)
 
 
 def test_a_method_is_not_put_around_an_encoder_with_parts_of_another(

@@ -148,7 +148,7 @@ def _check(recipe: "Recipe", data: Path, problems: list[str]) -> None:
             problems.append(str(error))
     if found.unlabelled:
         typer.echo(f"self-training: {found.unlabelled:,} texts")
-    for line in [*describe_skipped(recipe.skipped), *describe(found.reports, recipe.max_tokens)]:
+    for line in [*describe_skipped(recipe.skipped), *found.notes, *describe(found.reports, recipe.max_tokens)]:
         typer.echo(line)
     for problem in problems:
         typer.echo(f"murmura: {problem}", err=True)

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ..recipe.optimiser import Freeze
-from ..recipe.phase_recipe import recipe_of
+from ..recipe.phase_recipe import leaves_encoder, recipe_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from . import sampler
@@ -38,8 +37,8 @@ def count_run_rows(recipe: Recipe, rows: Mapping[str, int]) -> list[list[int]]:
 
 def count_phase(recipe: Recipe, phase: Phase, rows: Mapping[str, int]) -> PhaseRows:
     """Return the rows that the steps of a phase read; `recipe` is as it stands, `rows` are those that each task has."""
-    changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
-    held = [name for name in rows if name not in (phase.tasks or rows)] if changes and phase.held_rows else []
+    holds = phase.held_rows and not leaves_encoder(recipe, phase)
+    held = [name for name in rows if name not in (phase.tasks or rows)] if holds else []
     return count_phase_rows(recipe_of(recipe, phase), phase, rows, held)
 
 

@@ -22,6 +22,7 @@ from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
 from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.last_phase import with_self_training
+from ..recipe.phase_recipe import describe_static_phases, with_whole_freeze
 from ..recipe.recipe import Recipe
 from ..recipe.tasks import Task
 from ..run_folders.run_folder import SMALLER
@@ -40,12 +41,13 @@ _REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods, refuse_verbal
 @dataclass(frozen=True)
 class CheckedData:
     """`reports` of the tasks that can be read; each of the `problems`, one line, keeps the recipe from being trained.
-    `unlabelled`: how many texts self-training may guess.
+    `unlabelled`: how many texts self-training may guess. `notes`, a line each, keep it from nothing.
     """
 
     reports: dict[str, TaskReport]
     problems: list[str]
     unlabelled: int = 0
+    notes: Sequence[str] = ()
 
 
 def check_data(recipe: Recipe, folder: Path) -> CheckedData:
@@ -81,7 +83,7 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
     try:
         if tasks:
             checkpoint = open_encoder(recipe, tasks)
-            refuse_encoder(recipe, checkpoint.spec)
+            recipe = settle(recipe, checkpoint.spec)
             tasks = with_pieces(tasks, checkpoint.tokenizer, checkpoint.manifest)
             refuse_words(recipe, {task.name: task.labels for task in tasks}, checkpoint)
             refuse_teachers(recipe, tasks, checkpoint.tokenizer)
@@ -93,7 +95,8 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
     except SetupError as error:
         problems.append(str(error))
         unlabelled = 0
-    return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled)
+    notes = describe_static_phases(recipe) if not problems else []
+    return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled, notes)
 
 
 def count_learned(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, int]:
@@ -108,11 +111,17 @@ def refuse_recipe(recipe: Recipe) -> None:
         refuse(recipe)
 
 
-def refuse_encoder(recipe: Recipe, encoder: EncoderSpec) -> None:
-    """Raise SetupError for what a recipe cannot do with its encoder."""
+def settle(recipe: Recipe, encoder: EncoderSpec) -> Recipe:
+    """Return the recipe with what its encoder says of it: whether a number of frozen layers is all. SetupError for what it cannot
+    do with this encoder.
+    """
     refuse_parts(recipe, encoder)
     refuse_layers(recipe, encoder)
     refuse_mask(recipe, encoder)
+    settled = with_whole_freeze(recipe, encoder.layers)
+    if settled is not recipe:
+        refuse_recipe(settled)
+    return settled
 
 
 def _mistakes_of_sources(task: Task, recipe: Recipe, folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from ...schemas.manifest import EncoderSpec
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..model.methods.refuse import refuse_steps
 from ..recipe.optimiser import Freeze
-from ..recipe.phase_recipe import is_self_training
+from ..recipe.phase_recipe import is_self_training, leaves_encoder
 from ..recipe.recipe import Recipe
 
 
@@ -22,8 +22,7 @@ def refuse_phases(recipe: Recipe) -> None:
             raise recipe.refusal((*place, "name"), f"{phase.name} stands twice")
         others = [name for name in recipe.tasks if name not in (phase.tasks or recipe.tasks)]
         generating = [name for name in others if KINDS.get(recipe.tasks[name].kind).generates]
-        changes = not (phase.freeze or recipe.freeze or Freeze()).all and not recipe.encoder.frozen
-        if generating and changes and phase.held_rows:
+        if generating and phase.held_rows and not leaves_encoder(recipe, phase):
             raise recipe.refusal(
                 (*place, "tasks"),
                 f"{generating[0]} writes replies, to which it cannot be held; add it, or `freeze: encoder`",

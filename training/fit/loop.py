@@ -21,6 +21,7 @@ from ..pretrain.stage import run_stage
 from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
+from ..recipe.phase_recipe import describe_static_phases
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.overlaps import refuse_run_overlaps
 from ..run_folders.provenance import digest_data
@@ -122,7 +123,8 @@ def fit(
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
         state.refuse_other_processes(run)
-    for line in [*describe_skipped(recipe.skipped), *describe(run.data, recipe.max_tokens)]:
+    notes = describe_static_phases(run.recipe)
+    for line in [*describe_skipped(recipe.skipped), *notes, *describe(run.data, recipe.max_tokens)]:
         print_line(line)
     if state is None and run.accelerator.is_main_process:
         folder.begin(recipe_path, run.checkpoint.tokenizer, staged=bool(recipe.pretrain or recipe.smaller))

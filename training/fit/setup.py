@@ -29,7 +29,7 @@ from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
-from .check_data import open_encoder, refuse_encoder, refuse_recipe, refuse_unknown, report_tasks
+from .check_data import open_encoder, refuse_recipe, refuse_unknown, report_tasks, settle
 from .check_phases import refuse_few_steps
 from .rows.encoding import Part, encode_part, number_texts
 from .start import grow
@@ -180,7 +180,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
     read = material or read_material(recipe, data)
     tasks = [replace(task, task=recipe.tasks[task.name]) for task in read.tasks]
     few, reports = read.few, dict(read.reports)
-    refuse_encoder(recipe, read.checkpoint.spec)
+    recipe = settle(recipe, read.checkpoint.spec)
     checkpoint, form = with_template(recipe, read.checkpoint), form_of_words(recipe, read.checkpoint)
     tasks = [replace(task, form=form) for task in tasks]
     parts, validation = [replace(part, held={}) for part in read.train], list(read.validation)

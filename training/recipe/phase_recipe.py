@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .optimiser import Freeze
 from .phases import Phase
 from .recipe import Hold, Recipe
 from .self_training import SELF_TRAINING
@@ -20,11 +21,51 @@ def recipe_of(recipe: Recipe, phase: Phase) -> Recipe:
     if is_self_training(recipe, phase):
         assert recipe.self_training is not None, "the phase is its own"
         changes["hold"] = Hold(weight=recipe.self_training.weight, temperature=1.0)
-    if (phase.tasks is not None and set(phase.tasks) != set(recipe.tasks)) or (phase.freeze and phase.freeze.all):
-        changes["weights"] = Weights()
+    if not weighs_tasks(recipe, phase):
+        changes["weights"] = Weights(cosine=recipe.weights.cosine)
     return recipe.model_copy(update=changes)
 
 
 def is_self_training(recipe: Recipe, phase: Phase) -> bool:
     """Return whether the phase is that of self-training."""
     return recipe.self_training is not None and phase.name == SELF_TRAINING
+
+
+def leaves_encoder(recipe: Recipe, phase: Phase | None = None) -> bool:
+    """Return whether the encoder stays as it is, in a phase or in a training without phases."""
+    asked = (phase.freeze if phase is not None else None) or recipe.freeze
+    return recipe.encoder.frozen or (asked is not None and asked.all)
+
+
+def weighs_tasks(recipe: Recipe, phase: Phase | None = None) -> bool:
+    """Return whether a method may weigh the tasks against each other: all of them are taught, and the encoder that they share."""
+    teaches_all = phase is None or phase.tasks is None or set(phase.tasks) >= set(recipe.tasks)
+    return teaches_all and not leaves_encoder(recipe, phase)
+
+
+def describe_static_phases(recipe: Recipe) -> list[str]:
+    """Return a line that names the phases in which the method of `weights` has no effect; none without such."""
+    names = [phase.name for phase in recipe.phases if not weighs_tasks(recipe, phase)]
+    if recipe.weights.method == "static" or not names:
+        return []
+    where = f"{'phase' if len(names) == 1 else 'phases'} {', '.join(names)}"
+    return [
+        f"note: {where}: `weights: {recipe.weights.method}` has no effect, the tasks have static weights: it acts in phases that "
+        "teach all tasks and train the encoder"
+    ]
+
+
+def with_whole_freeze(recipe: Recipe, layers: int) -> Recipe:
+    """Return the recipe with `freeze` of all of an encoder's `layers` by their number as `encoder`, which is the same."""
+    phases = tuple(
+        phase.model_copy(update={"freeze": Freeze(all=True)}) if _names_all(phase.freeze, layers) else phase
+        for phase in recipe.phases
+    )
+    changes: dict[str, Any] = {"phases": phases} if phases != recipe.phases else {}
+    if _names_all(recipe.freeze, layers):
+        changes["freeze"] = Freeze(all=True)
+    return recipe.model_copy(update=changes) if changes else recipe
+
+
+def _names_all(freeze: Freeze | None, layers: int) -> bool:
+    return freeze is not None and not freeze.all and freeze.layers >= layers

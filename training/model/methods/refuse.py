@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from ....runtime.model.kinds.registry import KINDS
 from ....runtime.settings.yaml_file import Place
 from ....schemas.manifest import EncoderSpec
-from ...recipe.methods import Prefix
+from ...recipe.methods import MethodKeys, Prefix
+from ...recipe.optimiser import Freeze
+from ...recipe.phase_recipe import leaves_encoder
 from ...recipe.recipe import Recipe
 
 
@@ -27,19 +29,27 @@ def _find_problems(recipe: Recipe) -> Iterator[tuple[Place, str]]:
             f"{name} keeps the encoder as it is, and `scratch` has no weights that could be found again; name an encoder, or train "
             "without it",
         )
-    if recipe.freeze is not None and recipe.freeze.all:
-        yield (
-            ("freeze",),
-            f"{name} trains what lies around the encoder's layers, which `encoder` freezes; leave one out",
-        )
+    yield from _find_frozen(recipe, keys, name)
     if keys.one_phase and recipe.phases:
         yield ("phases",), f"{name} is trained as a whole and cannot go on in another phase; leave one out"
-    if not keys.of_encoder and recipe.freeze is not None:
-        yield ("freeze",), f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
     if recipe.budget.steps is not None and recipe.budget.steps < keys.least_steps:
         yield ("budget", "steps"), f"{recipe.budget.steps}, but {name} takes {keys.least_steps} or more"
     if keys.one_task:
         yield from _find_other_tasks(recipe, name)
+
+
+def _find_frozen(recipe: Recipe, keys: MethodKeys, name: str) -> Iterator[tuple[Place, str]]:
+    """Yield what is frozen of a method: all of it in each phase, or some layers, which only some methods have parts in."""
+    trains = f"{name} trains what lies around the encoder's layers"
+    if recipe.freeze is not None and recipe.freeze.all:
+        yield ("freeze",), f"{trains}, which `encoder` freezes; leave one out"
+    if recipe.phases and all(leaves_encoder(recipe, phase) for phase in recipe.phases):
+        yield ("phases",), f"{trains}, which each phase freezes; leave one out"
+    places: list[tuple[Place, Freeze | None]] = [(("freeze",), recipe.freeze)]
+    places += [(("phases", at, "freeze"), phase.freeze) for at, phase in enumerate(recipe.phases)]
+    for place, freeze in places:
+        if freeze is not None and not freeze.all and not keys.of_encoder:
+            yield place, f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
 
 
 def _find_other_tasks(recipe: Recipe, name: str) -> Iterator[tuple[Place, str]]:
