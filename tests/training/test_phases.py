@@ -16,13 +16,15 @@ from tiny_training import RECIPE
 from torch.nn import functional as F
 
 from murmura.runtime.errors import SetupError
+from murmura.training.compute.phase_rows import count_phase
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.fit.start.optimiser import make_optimiser
 from murmura.training.fit.steps import gradient
 from murmura.training.fit.steps.row_weights import row_weights
-from murmura.training.recipe.recipe import load_recipe
+from murmura.training.recipe.recipe import Recipe, load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
+from murmura.training.transfer.plan import make_alone
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -66,6 +68,20 @@ def test_phases_follow_each_other_and_an_interrupted_one_goes_on(
     assert frozen
     assert not frozen & changed
     assert {"encoder.layer.1.output.dense.weight", "heads.intent.weight", "heads.places.weight"} <= changed
+
+
+def test_a_phase_that_says_no_length_has_the_steps_of_the_budget(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    phases = [{"name": "joint"}, {"name": "short", "steps": 2}, {"name": "passes", "tasks": ["intent"], "epochs": 0.5}]
+    path = write_recipe(phases=phases, **{**SHORT, "budget": {"steps": 3, "evaluations": 1}})
+    record = fit(path, few, tmp_path / "run", quiet=True)
+    assert [phase.steps for phase in record.phases] == [3, 2, 1]
+    recipe = load_recipe(path)
+    rows = {"intent": 30, "places": 30}
+    assert [len(count_phase(recipe, phase, rows).steps) for phase in recipe.phases] == [3, 2, 1]
+    alone = Recipe.model_validate(make_alone(recipe, "intent", rows))
+    assert [phase.steps for phase in alone.phases][:2] == [2, 1]
 
 
 @pytest.mark.parametrize(("weights", "method"), [("dwa", "dora"), ("uncertainty", "bottleneck")])
@@ -132,6 +148,14 @@ def test_balanced_weights_are_in_inverse_proportion_to_the_rows(few: Path, open_
         ({"phases": [{"name": "a", "steps": 1}, {"name": "a"}]}, r"phases\.name: a stands twice"),
         ({"phases": [{"name": "a", "tasks": []}]}, r"phases\.tasks: .*at least 1 item"),
         ({"phases": [{"name": "a", "steps": 1, "epochs": 1}]}, r"phases: `steps` and `epochs` stand together"),
+        (
+            {"phases": [{"name": "a"}, {"name": "b"}, {"name": "c", "epochs": 1}], "budget": {"steps": 9}},
+            r"tiny\.yaml:\d+: budget\.steps: 9 are the steps of one phase, but a, b have neither `steps` nor `epochs`",
+        ),
+        (
+            {"phases": [{"name": "a", "epochs": 1}, {"name": "b", "steps": 2}], "budget": {"steps": 9}},
+            r"tiny\.yaml:\d+: budget\.steps: has no effect: every phase has its own",
+        ),
         ({"phases": [{"name": "a", "epochs": 0.001}]}, r"phases: a trains nothing: its rows make no step"),
         ({"freeze": 3}, r"freeze: 3 layers, the encoder has 2; `encoder` freezes all of it"),
         ({"freeze": "heads"}, r"freeze: expected `embeddings`, `encoder` or a number of layers, found 'heads'"),

@@ -53,7 +53,8 @@ def count_phase_rows(recipe: Recipe, phase: Phase, rows: Mapping[str, int], held
     own = sum(seen[name] for name in taught)
     seen |= {name: phase.held_rows * own / len(held) for name in held}
     names = [name for name in rows if name in taught or name in held]
-    total = phase.steps * recipe.batch_size if phase.steps else round(sum(seen[name] for name in names))
+    steps = recipe.budget.steps
+    total = steps * recipe.batch_size if steps else round(sum(seen[name] for name in names))
     if not total:
         return PhaseRows(names, [])
     weights = [recipe.tasks[name].sampling_weight for name in names]

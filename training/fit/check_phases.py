@@ -8,7 +8,7 @@ from ...schemas.manifest import EncoderSpec
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..model.methods.refuse import refuse_steps
 from ..recipe.optimiser import Freeze
-from ..recipe.phase_recipe import is_self_training, leaves_encoder
+from ..recipe.phase_recipe import is_self_training, leaves_encoder, takes_steps_of_budget
 from ..recipe.recipe import Recipe
 
 
@@ -33,9 +33,21 @@ def refuse_phases(recipe: Recipe) -> None:
         raise recipe.refusal(("freeze",), "has no effect on an encoder that is frozen already")
     if not recipe.phases:
         return
-    for key in ("epochs", "steps", "patience"):
+    for key in ("epochs", "patience"):
         if all(getattr(phase, key) for phase in recipe.phases) and getattr(recipe.budget, key) is not None:
             raise recipe.refusal(("budget", key), "has no effect: every phase has its own")
+    if recipe.budget.steps is not None:
+        _refuse_steps_of_budget(recipe)
+
+
+def _refuse_steps_of_budget(recipe: Recipe) -> None:
+    """Raise SetupError unless one phase takes the steps of the budget."""
+    names = [phase.name for phase in recipe.phases if takes_steps_of_budget(recipe, phase)]
+    if not names:
+        raise recipe.refusal(("budget", "steps"), "has no effect: every phase has its own `steps` or `epochs`")
+    if len(names) > 1:
+        found = f"{recipe.budget.steps} are the steps of one phase, but {', '.join(names)} have neither `steps` nor `epochs`"
+        raise recipe.refusal(("budget", "steps"), f"{found}; set one of them in each, or in all but one")
 
 
 def refuse_layers(recipe: Recipe, encoder: EncoderSpec) -> None:

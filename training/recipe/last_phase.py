@@ -29,7 +29,7 @@ def with_self_training(recipe: Recipe) -> Recipe:
     name = find_task(recipe)
     if writing := [other for other, task in recipe.tasks.items() if other != name and KINDS.get(task.kind).generates]:
         raise recipe.refusal((SELF_TRAINING,), f"{writing[0]} writes replies, to which it cannot be held meanwhile")
-    phases = recipe.phases or (Phase(name=LABELLED, steps=recipe.budget.steps),)
+    phases = recipe.phases or (Phase(name=LABELLED),)
     last = Phase(name=SELF_TRAINING, tasks=[name], epochs=settings.epochs)
     return recipe.model_copy(update={"phases": (*phases, last)})
 

@@ -13,7 +13,7 @@ def recipe_of(recipe: Recipe, phase: Phase) -> Recipe:
     """Return the recipe as it is in a phase."""
     own = {key: value for key in ("evaluations", "patience") if (value := getattr(phase, key)) is not None}
     changes: dict[str, Any] = {
-        "budget": recipe.budget.model_copy(update=own),
+        "budget": recipe.budget.model_copy(update={**own, "steps": steps_of(recipe, phase)}),
         "optimiser": recipe.optimiser.override(phase.optimiser),
         "dropout": recipe.dropout if phase.dropout is None else phase.dropout,
         "freeze": phase.freeze or recipe.freeze,
@@ -24,6 +24,16 @@ def recipe_of(recipe: Recipe, phase: Phase) -> Recipe:
     if not weighs_tasks(recipe, phase):
         changes["weights"] = Weights(cosine=recipe.weights.cosine)
     return recipe.model_copy(update=changes)
+
+
+def steps_of(recipe: Recipe, phase: Phase) -> int | None:
+    """Return how many steps a phase has; None where passes over its rows say that."""
+    return recipe.budget.steps if takes_steps_of_budget(recipe, phase) else phase.steps
+
+
+def takes_steps_of_budget(recipe: Recipe, phase: Phase) -> bool:
+    """Return whether the steps of the recipe's budget, if it has some, are the phase's. Self-training always goes by epochs."""
+    return phase.steps is None and phase.epochs is None and not is_self_training(recipe, phase)
 
 
 def is_self_training(recipe: Recipe, phase: Phase) -> bool:

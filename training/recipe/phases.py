@@ -17,7 +17,7 @@ class Phase(Frozen):
     tasks: Annotated[list[Name], Field(min_length=1)] | None = None
     """Those that learn; without it all. The others are held to their answers."""
     epochs: Positive | None = None
-    """Passes over the rows of its tasks; without it as in the recipe."""
+    """Passes over the rows of its tasks; without it and `steps` as in the recipe."""
     steps: Count | None = None
     """Instead of epochs."""
     evaluations: Count | None = None

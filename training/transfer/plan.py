@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
+from ..recipe.phase_recipe import steps_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
@@ -107,7 +108,7 @@ def _phases(recipe: Recipe, phases: Sequence[Document], name: str, rows: Mapping
         if name not in (phase.tasks or recipe.tasks):
             continue
         own, reads = _without(made, ("tasks", "held_rows")), count_phase(recipe, phase, rows).count(name)
-        if phase.steps is not None:
+        if steps_of(recipe, phase) is not None:
             own["steps"] = max(1, round(reads / recipe.batch_size))
         elif changed := _changed_epochs(recipe, name, reads, rows, phase):
             own["epochs"] = changed
