@@ -38,6 +38,8 @@ from murmura.training.search import run as search
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
+NAN: dict[str, Any] = {"class_weights": {"lost": 1e39}, "focal": 1e9}
+"""Infinite as a number of the loss, times nothing: what the rows of one label lose is no number."""
 SHORT: dict[str, Any] = {"budget": {"steps": 8, "evaluations": 1}, "trackers": [], "probe": False, "tasks": TWO}
 
 
@@ -207,6 +209,42 @@ def test_all_rows_of_a_step_that_is_not_finite_are_saved(
     for row in saved["rows"]["intent"]:
         given = by_place[Path(row.pop("place")).name]
         assert row == ({} if keys else {"given": given["text"], "labels": [given["label"]]})
+
+
+def test_the_rows_of_a_step_are_saved_with_the_task_whose_loss_is_no_number(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    intent = {**TWO["intent"], **NAN}
+    with pytest.raises(
+        SetupError, match=r"^step 1: the loss of task intent is nan on .* and 11 more rows; .*step\.json$"
+    ):
+        fit(write_recipe(**SHORT | {"tasks": {**TWO, "intent": intent}}), few, tmp_path / "run", quiet=True)
+    saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())
+    assert (saved["step"], saved["task"], saved["losses"]["intent"]) == (1, "intent", "nan")
+    assert math.isfinite(float(saved["losses"]["places"]))
+    assert {name: len(rows) for name, rows in saved["rows"].items()} == {"intent": 16, "places": 16}
+    lines = {f"train.jsonl:{n}": json.loads(line) for n, line in _lines(few / "train.jsonl")}
+    for row in saved["rows"]["intent"]:
+        line = lines[Path(row.pop("place")).name]
+        assert row == {"given": line["text"], "labels": [line["label"]]}
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_trial_of_a_search_that_ends_so_saves_its_rows_in_the_study(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, texts: bool
+) -> None:
+    tuned = {"space": {"tasks.intent.focal": [1.0, 1e9]}, "trials": 2, "sampler": "random"}
+    intent = {**TWO["intent"], "class_weights": NAN["class_weights"]}
+    path = write_recipe(**SHORT | {"tune": tuned, "report": {"texts": texts}, "tasks": {"intent": intent}})
+    plan = search.open_plan(path, few, tmp_path / "study", say=lambda line: None)
+    trials = search.run_study(plan, quiet=True, say=lambda line: None).trials
+    assert [each.state for each in trials] == ["failed", "failed"]
+    for trial in trials:
+        file = tmp_path / "study" / f"trial_{trial.number}_failed_step.json"
+        assert trial.error.endswith(f"; all rows of the step: {file}")
+        saved = json.loads(file.read_text())
+        assert (saved["step"], saved["task"], len(saved["rows"]["intent"])) == (1, "intent", 32)
+        assert all(("given" in row) == texts for row in saved["rows"]["intent"])
 
 
 def test_a_saved_row_has_the_answer_of_its_kind(few: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:

@@ -1,5 +1,6 @@
 """The second stage of a task that generates: what it learns from, when it is kept, and how it goes on after an interruption."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,31 @@ def test_other_kinds_have_no_second_stage(tmp_path: Path) -> None:
     )
     with pytest.raises(SetupError, match="does not use `objective`"):
         load_recipe(tmp_path / "model.yaml")
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_step_whose_loss_is_not_finite_ends_the_training_and_saves_its_rows(
+    data: Path, tmp_path: Path, texts: bool
+) -> None:
+    expected = (
+        r"^second stage: step 1: the loss of task reply is inf on .*replies\.jsonl:\d+.* and 3 more rows; look at these rows, or lower "
+        r"tasks\.reply\.objective\.lr; all rows of the step: .*failed_step\.json$"
+    )
+    with pytest.raises(SetupError, match=expected):
+        train(data, tmp_path, objective={**STAGE, "cross_entropy": 1e38}, texts=texts)
+    saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())
+    assert (saved["step"], saved["stage"], saved["task"]) == (1, "second stage", "reply")
+    assert saved["losses"] == {"reply": "inf"}
+    assert len(saved["rows"]["reply"]) == 8
+    for row in saved["rows"]["reply"]:
+        line = reply_rows(60, 0)[int(row["place"].rpartition(":")[2]) - 1]
+        assert row.get("reply") == (line["reply"] if texts else None)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_so_does_one_whose_gradient_alone_is_not_finite(data: Path, tmp_path: Path) -> None:
+    expected = r"^second stage: step 1: the gradient is inf on task reply: .*; lower tasks\.reply\.objective\.lr; .*failed_step\.json$"
+    with pytest.raises(SetupError, match=expected):
+        train(data, tmp_path, objective={**STAGE, "cross_entropy": 1e37})
+    saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())
+    assert (saved["task"], saved["gradient"], len(saved["rows"]["reply"])) == (None, "inf", 8)

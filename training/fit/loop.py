@@ -135,10 +135,10 @@ def fit(
     write = ignore if quiet else tqdm.write
     try:
         train_all(run, state=state, finish=finish, quiet=quiet, on_progress=on_progress)
+        if run.accelerator.is_main_process:
+            write_result(run, data_files, write, further=not finish)
     except NotFinite as error:
         raise save_rows(run, error, texts=texts and recipe.report.texts) from None
-    if run.accelerator.is_main_process:
-        write_result(run, data_files, write, further=not finish)
     end_together(run.accelerator)
     return folder.record()
 

@@ -24,7 +24,7 @@ from ..recipe.tune import Tune
 from ..report.page import contained
 from ..run_folders.os_errors import write_text
 from ..run_folders.provenance import digest_data
-from ..run_folders.run_folder import RunFolder
+from ..run_folders.run_folder import FAILED_STEP, RunFolder
 from .page import make_page
 from .results import Result, State, Trial, describe_values, find_front, replace_text, show, write_results
 from .space import Space, digest_study, list_ends, open_space
@@ -200,7 +200,7 @@ class _Taking:
             raise
         except TrialFailed as error:
             self._failures += 1
-            trial.set_user_attr(ERROR, str(error)[:500])
+            trial.set_user_attr(ERROR, str(error)[:1000])
             self._tell(trial, f"failed: {error}", values, began)
             raise
         finally:
@@ -238,6 +238,7 @@ class _Taking:
                 path,
                 self._folder / "run",
                 plan.objectives,
+                failed=plan.out / f"trial_{trial.number}_{FAILED_STEP}",
                 on_scores=look,
                 on_progress=advance,
             )

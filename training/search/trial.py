@@ -18,6 +18,7 @@ from ..fit.probe.head_start import begin_learning
 from ..fit.probe.probe import Probe, probe_tasks
 from ..fit.progress.validation import compared_by
 from ..fit.setup import Fitting, Material, read_material, sample
+from ..fit.steps.failed_step import NotFinite, save_rows
 from ..prepare.data_report import TaskReport
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Recipe
@@ -112,12 +113,14 @@ def take_trial(
     folder: Path,
     objectives: list[str],
     *,
+    failed: Path,
     on_scores: Callable[[int, list[float]], None],
     on_progress: Callable[[Progress], None],
 ) -> Outcome:
     """Train a recipe, the file `path`. `on_scores` is called with number and objectives at each scoring, and may raise.
 
-    Raises TrialFailed where this trial cannot be trained, and others might.
+    Raises TrialFailed where this trial cannot be trained, and others might. The rows of a step whose loss or gradient is not finite
+    are written to `failed`.
     """
     scored = 0
 
@@ -134,6 +137,8 @@ def take_trial(
         materials.begin_learning(run)
         train_all(run, state=None, finish=False, quiet=True, on_progress=look)
         finish_best(run, further=False)
+    except NotFinite as error:
+        raise TrialFailed(str(save_rows(run, error, texts=recipe.report.texts, path=failed))) from None
     except SetupError as error:
         raise TrialFailed(str(error)) from None
     except (MemoryError, RuntimeError) as error:

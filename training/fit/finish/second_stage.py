@@ -25,9 +25,11 @@ from ...model.padding import pad
 from ...model.replies import decode_replies
 from ...recipe.objective import Objective
 from ..setup import Fitting, sample
+from ..steps.failed_step import refuse_non_finite
 from .second_stage_state import StageState, read_stage, save_stage
 
 WARM_UP: Final = 20
+STAGE: Final = "second stage"
 REPORTED: Final = 50
 """Steps between two lines on the reward."""
 _PROCESS: Final = -1
@@ -88,7 +90,7 @@ def _run_stage(run: Fitting, task: int, objective: Objective, write: Callable[[s
         with torch.no_grad():
             for name, parameter in trained:
                 parameter.copy_(began_as[name])
-    line = f"second stage: {_describe(before, after)}: {'kept' if kept else 'not kept'}"
+    line = f"{STAGE}: {_describe(before, after)}: {'kept' if kept else 'not kept'}"
     write(f"{data.name}: {line}")
     if kept:
         run.standing.scores.get(data.name, {}).update({name: after[name] for name in ("bleu", "rouge_l")})
@@ -121,17 +123,15 @@ def _take_steps(stage: _Stage, write: Callable[[str], Any]) -> None:
     for step, rows in enumerate(plan[first:], first + 1):
         stage.optimiser.param_groups[0]["lr"] = stage.objective.lr * min(1, step / WARM_UP)
         seed_step(run.recipe.seed, step, _PROCESS)
-        _take_step(stage, rows[0][1])
+        _take_step(stage, step, rows[0][1])
         if step % REPORTED == 0 or step == steps:
-            write(
-                f"{data.name}: second stage: step {step} of {steps}, reward {sum(stage.rewards) / len(stage.rewards):.4f}"
-            )
+            write(f"{data.name}: {STAGE}: step {step} of {steps}, reward {sum(stage.rewards) / len(stage.rewards):.4f}")
             stage.rewards.clear()
         if saves.is_due():
             save_stage(state, step)
 
 
-def _take_step(stage: _Stage, rows: Sequence[int]) -> None:
+def _take_step(stage: _Stage, step: int, rows: list[int]) -> None:
     run, samples = stage.run, stage.objective.samples
     part, kind = run.train[stage.task], run.tasks[stage.task].kind
     ids, mask = (each.to(run.device) for each in pad([part.ids[row] for row in rows]))
@@ -153,7 +153,9 @@ def _take_step(stage: _Stage, rows: Sequence[int]) -> None:
     loss = _loss(logits.float(), said, gain) + stage.objective.cross_entropy * kind.loss(own.float(), target, 0.0)
     stage.optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(stage.decoder.parameters(), run.recipe.optimiser.clip)
+    norm = float(torch.nn.utils.clip_grad_norm_(stage.decoder.parameters(), run.recipe.optimiser.clip))
+    lower, found = f"tasks.{run.tasks[stage.task].name}.objective.lr", {stage.task: float(loss.detach())}
+    refuse_non_finite(run, step, [(stage.task, rows)], found, norm, stage=STAGE, lower=lower)
     stage.optimiser.step()
     stage.rewards.append(sum(rewards) / len(rewards))
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ....runtime.errors import SetupError
@@ -28,6 +29,8 @@ class FailedStep:
     losses: Mapping[str, float]
     norm: float
     rows: StepRows
+    stage: str = ""
+    """The stage after the first one whose step it is."""
 
 
 class NotFinite(SetupError):
@@ -39,34 +42,46 @@ class NotFinite(SetupError):
 
 
 def refuse_non_finite(
-    run: Fitting, step: int, rows: StepRows, losses: Mapping[int, float], norm: float, scale: float = 1.0
+    run: Fitting,
+    step: int,
+    rows: StepRows,
+    losses: Mapping[int, float],
+    norm: float,
+    scale: float = 1.0,
+    *,
+    stage: str = "",
+    lower: str = "optimiser.encoder_lr",
 ) -> None:
-    """Stop before the optimiser uses a gradient that is not finite. NotFinite names the task and the rows.
+    """Stop before the optimiser uses a gradient that is not finite. NotFinite names the task and the rows, and what to `lower`.
 
     Of losses that were scaled for fp16 the gradient may be infinite: the step is left out and the scale halved. A scale of
     1 leaves nothing to halve.
     """
     by_name = {run.tasks[task].name: loss for task, loss in losses.items()}
+    at = f"{stage}: step {step}" if stage else f"step {step}"
     for task, loss in losses.items():
         if not math.isfinite(loss):
             name, places = run.tasks[task].name, _places(run, task, dict(rows)[task])
             raise NotFinite(
-                f"step {step}: the loss of task {name} is {loss} on {places}; look at these rows, or lower optimiser.encoder_lr",
-                FailedStep(step, name, by_name, norm, rows),
+                f"{at}: the loss of task {name} is {loss} on {places}; look at these rows, or lower {lower}",
+                FailedStep(step, name, by_name, norm, rows, stage),
             )
     if not math.isfinite(norm) and scale <= 1:
         found = "; ".join(f"task {run.tasks[task].name}: {_places(run, task, own)}" for task, own in rows)
         raise NotFinite(
-            f"step {step}: the gradient is {norm} on {found}; lower optimiser.encoder_lr",
-            FailedStep(step, None, by_name, norm, rows),
+            f"{at}: the gradient is {norm} on {found}; lower {lower}",
+            FailedStep(step, None, by_name, norm, rows, stage),
         )
 
 
-def save_rows(run: Fitting, error: NotFinite, *, texts: bool) -> NotFinite:
-    """Write all rows of the step into the run folder, and return the error with the path. Without `texts` rows have their place alone."""
-    path, failed = run.folder.path / FAILED_STEP, error.step
+def save_rows(run: Fitting, error: NotFinite, *, texts: bool, path: Path | None = None) -> NotFinite:
+    """Write all rows of the step into the run folder, or to `path`, and return the error with the path. Without `texts` rows have
+    their place alone.
+    """
+    path, failed = path or run.folder.path / FAILED_STEP, error.step
     found = {
         "step": failed.step,
+        **({"stage": failed.stage} if failed.stage else {}),
         "task": failed.task,
         "losses": {name: repr(loss) for name, loss in failed.losses.items()},
         "gradient": repr(failed.norm),
