@@ -16,16 +16,19 @@ NAMED_ROWS: Final = 5
 """An error names so many rows of a step."""
 
 
+class OutOfMemory(SetupError):
+    """Memory does not suffice for `what` was run; `lower` says what takes less, `found` what was said of it."""
+
+    def __init__(self, what: str, lower: str, found: str) -> None:
+        super().__init__(f"{what}; {lower}: {found}")
+        self.what, self.found = what, found
+
+
 @contextmanager
 def in_one_line(lower: str = LOWER) -> Iterator[None]:
     """Raise SetupError where memory or disk do not suffice. `lower` says what takes less memory."""
-    try:
-        with full_disk_in_one_line(AGAIN):
-            yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise SetupError(f"out of memory: {lower} ({shown(error)})") from None
+    with full_disk_in_one_line(AGAIN), memory_of("", lower):
+        yield
 
 
 @contextmanager
@@ -40,14 +43,21 @@ def full_disk_in_one_line(then: str) -> Iterator[None]:
 
 
 @contextmanager
-def memory_of_step(describe: Callable[[], str]) -> Iterator[None]:
-    """Raise SetupError with what a step reads, and what to lower, as `describe` says it, where memory does not suffice."""
+def memory_of_step(describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
+    """Raise OutOfMemory with what a step reads, and what to lower, as `describe` says them, where memory does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise SetupError(f"{describe()}: {shown(error)}") from None
+        raise OutOfMemory(*describe(), shown(error)) from None
+
+
+@contextmanager
+def memory_of(part: str, lower: str = "lower max_tokens") -> Iterator[None]:
+    """Raise OutOfMemory with the name of what is run, and what to lower, where memory does not suffice."""
+    with memory_of_step(lambda: (f"{part}: out of memory" if part else "out of memory", lower)):
+        yield
 
 
 def name_some(places: Sequence[str], what: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 from ...runtime.errors import SetupError
 from ...runtime.model.folders.folder import read_manifest
 from ...schemas.manifest import MANIFEST_NAME
+from ..compute.failures import OutOfMemory
 from ..data.files import read_rows
 from ..evaluate.evaluate import Scores, evaluate, write_report
 from ..export.export import export, find_problems
@@ -48,7 +49,10 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
         refuse_test_labels(wanted.examples, task, examples, read.data_seed)
         if line := describe_replaced(wanted):
             say(line)
-        record = fit(recipe, wanted.examples.parent, folder, quiet=True)
+        try:
+            record = fit(recipe, wanted.examples.parent, folder, quiet=True)
+        except OutOfMemory as error:
+            raise SetupError(f"{error.what}; {say_what_to_lower(wanted, read.max_tokens)}: {error.found}") from None
     export(folder, out)
     report = record.data[wanted.task]
     labels = len({example.labels[0] for example in examples} - {wanted.out_of_scope})
@@ -64,6 +68,12 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     scores = _report(wanted, read, out, folder, say)
     say(f"{out}: {time.monotonic() - began:.1f} s")
     return scores
+
+
+def say_what_to_lower(wanted: Wanted, max_tokens: int) -> str:
+    """Return what takes less memory, in words of the command."""
+    without = " or leave --tune-encoder out," if wanted.tune_encoder else ""
+    return f"lower --max-tokens ({max_tokens}),{without} or take a smaller --encoder"
 
 
 def describe_replaced(wanted: Wanted) -> str:

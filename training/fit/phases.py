@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from ..compute import dealing
+from ..compute.failures import memory_of
 from ..compute.phase_rows import count_phase_rows
 from ..model.network import logits_of
 from ..recipe.phase_recipe import is_self_training, recipe_of
@@ -149,6 +150,7 @@ def set_dropout(run: Fitting, share: float) -> None:
             module.p = share
 
 
+@memory_of("answers that other tasks are held to", "lower max_tokens, or set `held_rows: 0`")
 def hold_part(run: Fitting, task: int, part: Part) -> Part:
     """Return rows whose targets are what the network answers now."""
     found = logits_of(run.model, task, part.ids, device=run.device, bf16=False)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from ...runtime.generation.reply_vocabulary import ReplyVocabulary
 from ..compute import dealing
 from ..compute.device import open_accelerator, precision_of
+from ..compute.failures import memory_of
 from ..compute.phase_rows import count_run_rows
 from ..data.example import Example
 from ..kinds.heads import FormedHead
@@ -144,6 +145,7 @@ class Material:
     validation: list[Part]
 
 
+@memory_of("reading of the rows and the encoder", "read fewer `rows` of a source, or take a smaller encoder")
 def read_material(recipe: Recipe, data: Path) -> Material:
     """Read the data, open the encoder, and encode everything."""
     tasks = read_tasks(recipe, data)
@@ -169,6 +171,7 @@ def read_material(recipe: Recipe, data: Path) -> Material:
     return Material(tasks, checkpoint, reports, few, parts, validation)
 
 
+@memory_of("network", "take a smaller encoder")
 def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | None = None) -> Fitting:
     """Open the device, read the data, open the encoder, encode everything and lay out the steps.
 

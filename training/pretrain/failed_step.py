@@ -61,11 +61,12 @@ def _save(
     return f"all texts of the step: {path}"
 
 
-def describe_memory(run: Pretrained, step: int, objectives: Sequence[Objective]) -> str:
+def describe_memory(run: Pretrained, step: int, objectives: Sequence[Objective]) -> tuple[str, str]:
     """Return what a step reads, and what to lower where that does not fit into the memory."""
     rows = run.plan[step - 1]
     longest = max(each.lengths[row] for each, own in zip(objectives, rows, strict=True) for row in own)
     return (
         f"pretrain: step {step}: out of memory with {run.settings.batch_size} rows of {', '.join(o.name for o in objectives)}, the "
-        f"longest of {longest} tokens; lower pretrain.batch_size ({run.settings.batch_size}) or max_tokens ({run.recipe.max_tokens})"
+        f"longest of {longest} tokens",
+        f"lower pretrain.batch_size ({run.settings.batch_size}) or max_tokens ({run.recipe.max_tokens})",
     )

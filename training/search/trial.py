@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from ...runtime.errors import SetupError
-from ..compute.failures import LOWER, is_out_of_memory, shown
+from ..compute.failures import LOWER, memory_of
 from ..fit.finish.head_finish import is_refit, scored_rows
 from ..fit.loop import Progress, finish_best, open_run, train_all
 from ..fit.probe.head_start import begin_learning
@@ -132,19 +132,16 @@ def take_trial(
             on_scores(scored, values_of(progress.metrics, run.validation_rows, objectives))
 
     try:
-        run = materials.prepare(recipe, RunFolder(folder))
-        run.folder.begin(path, run.checkpoint.tokenizer)
-        materials.begin_learning(run)
-        train_all(run, state=None, finish=False, quiet=True, on_progress=look)
-        finish_best(run, further=False)
+        with memory_of("", LOWER):
+            run = materials.prepare(recipe, RunFolder(folder))
+            run.folder.begin(path, run.checkpoint.tokenizer)
+            materials.begin_learning(run)
+            train_all(run, state=None, finish=False, quiet=True, on_progress=look)
+            finish_best(run, further=False)
     except NotFinite as error:
         raise TrialFailed(str(save_rows(run, error, texts=recipe.report.texts, path=failed))) from None
     except SetupError as error:
         raise TrialFailed(str(error)) from None
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrialFailed(f"out of memory: {LOWER} ({shown(error)})") from None
     values = values_of(run.standing.scores, run.validation_rows, objectives)
     if not all(map(isfinite, values)):
         raise TrialFailed("a task has no validation figure; give it more validation rows")

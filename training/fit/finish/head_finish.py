@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...compute.failures import memory_of
 from ...data.example import Example
 from ...data.near_texts import near_form
 from ...kinds.distance_head import DistanceHead
@@ -89,6 +90,7 @@ class _Rows:
         return weights, biases
 
 
+@memory_of("refit of heads", "lower max_tokens, or set `few_rows: 0`")
 def refit_heads(run: Fitting) -> Refit:
     """Fit the heads of `run.few` on all their rows, and score the held-back ones without each; where the encoder is frozen all
     rows, which are held back from the head alone. Heads by distance get centres and limits, those of other tasks, too.

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ....runtime.generation.reply_vocabulary import ReplyVocabulary
 from ...compute import dealing
+from ...compute.failures import memory_of
 from ...compute.optimiser import seed_step
 from ...compute.timer import Timer
 from ...kinds.replies.decoder import NO_PIECE, ReplyDecoder
@@ -104,6 +105,7 @@ def _describe(before: Scores, after: Scores) -> str:
     return ", ".join(f"{said} {before[name]:.1f} to {after[name]:.1f}" for name, said in names.items())
 
 
+@memory_of("validation of the second stage", "lower max_tokens or budget.validation_rows")
 def _score(run: Fitting, task: int) -> Scores:
     """Score the greedy replies to the validation rows; `distinct` is a share of a hundred."""
     data, vocabulary = run.tasks[task], ReplyVocabulary(run.tasks[task].labels)
@@ -131,6 +133,7 @@ def _take_steps(stage: _Stage, write: Callable[[str], Any]) -> None:
             save_stage(state, step)
 
 
+@memory_of("second stage", "lower objective.samples, batch_size or max_tokens")
 def _take_step(stage: _Stage, step: int, rows: list[int]) -> None:
     run, samples = stage.run, stage.objective.samples
     part, kind = run.train[stage.task], run.tasks[stage.task].kind

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ....runtime.model.vectors import unit_vectors
 from ....schemas.manifest import POOLED
+from ...compute.failures import memory_of
 from ...model.encoders import Checkpoint, build_encoder
 from ...model.padding import in_order, pad
 from ...model.vector_map import map_means
@@ -68,6 +69,7 @@ def distil_vectors(
     return record.model_copy(update={"pooled_layers": head.layers}), kept | head.weights
 
 
+@memory_of("vectors as before the training")
 def fit_vector_head(encoder: "BertModel", before: Checkpoint, texts: Texts, *, seed: int, device: str) -> VectorHead:
     """Fit the map by ridge regression on texts (token ids), from the middle and the last layer.
 

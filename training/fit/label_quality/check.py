@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.model.kinds.forms import AnswerForm
+from ...compute.failures import memory_of
 from ...data.example import Example
 from ...data.near_texts import near_form, near_id
 from ...model.network import logits_of
@@ -44,6 +45,7 @@ def find_label_errors(run: Fitting, folder: Path, *, texts: bool = True) -> list
     return describe_label_errors(found)
 
 
+@memory_of("label errors", "lower max_tokens, or leave `report.label_errors` out")
 def check_labels(run: Fitting) -> dict[str, LabelErrors]:
     """Return what was found, by task. Tasks of other kinds and of fewer than 20 rows have a reason instead."""
     frozen: Frozen | None = None

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...compute.failures import memory_of
 from ...data.example import Example, digest_rows
 from ...model.encoders import build_encoder
 from ...model.network import MultiTask, states_of
@@ -68,6 +69,7 @@ class Frozen:
         return states_of(self.network, task, ids, device=self.run.device, bf16=self.run.bf16)
 
 
+@memory_of("probe on the frozen encoder", "lower max_tokens, or set `probe: false`")
 def probe_tasks(run: Fitting) -> dict[str, Probe]:
     """Fit a probe for each task that can have one, and put its scores, or why there is none, into `run.data`."""
     reasons = {data.name: reason_against(run.recipe, data) or _reason_of_sets(run, data) for data in run.tasks}

@@ -9,6 +9,7 @@ from torch import nn
 
 from ....runtime.generation.reply_vocabulary import ReplyVocabulary
 from ....schemas.manifest import TaskSpec
+from ...compute.failures import memory_of
 from ...data.example import Example
 from ...kinds.heads import FormedHead
 from ...kinds.kind import ScoredReply
@@ -71,6 +72,7 @@ def validate(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], A
     return scores
 
 
+@memory_of("validation", "lower max_tokens or budget.validation_rows")
 def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any]) -> Metrics:
     """Score every task; write the checkpoint when their weighted mean is the best so far."""
     scores: Metrics = {}
@@ -123,6 +125,7 @@ def _decode(
     ]
 
 
+@memory_of("calibration")
 def finished_specs(run: Fitting, out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> list[TaskSpec]:
     """Calibrate the tasks and choose their thresholds; scored in fp32, as they are served.
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...compute.failures import memory_of
 from ...kinds.kind import Kind
 from ...model.network import MultiTask
 from ...model.padding import in_order, pad
@@ -35,6 +36,7 @@ def needs_states(kind: Kind) -> bool:
     return kind.per_token or kind.generates or kind.loss_reads_states
 
 
+@memory_of("vectors of the training rows")
 def pool_texts(model: MultiTask, task: int, texts: Texts, *, device: str, bf16: bool) -> PooledTexts | None:
     """Return texts (token ids) as the head of a task reads them; None where they are more than MOST_BYTES."""
     numbers: dict[bytes, int] = {}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ....runtime.model.decoding import softmax
+from ...compute.failures import memory_of
 from ...data.example import Example
 from ...kinds.calibration import temperature_of
 from ...kinds.figures.intervals import Sampled, find_interval
@@ -53,6 +54,7 @@ def taught_task(run: Fitting) -> int:
     return [data.name for data in run.tasks].index(find_task(run.recipe))
 
 
+@memory_of("guesses of self-training", "lower max_tokens, or name fewer texts")
 def guess_texts(run: Fitting, settings: SelfTraining) -> Guessed:
     """Let the network, which knows all words now, guess the texts."""
     at = taught_task(run)
@@ -101,6 +103,7 @@ def _add(part: Part, ids: Sequence[NDArray[np.int32]], logits: Array) -> Part:
     return replace(part, ids=texts, targets=answers, held=held, taught=None)  # teachers teach the phases before
 
 
+@memory_of("validation of self-training")
 def keep_or_undo(run: Fitting, number: int, said: str, write: Write) -> None:
     """Compare the best checkpoint of the phase with the one that it began from, and go back to that where it was better.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....runtime.errors import SetupError
+from ...compute.failures import memory_of
 from ...kinds.kind import NEVER
 from ...model.network import MultiTask, logits_of_tasks
 from ...prepare.tasks import TaskData
@@ -16,6 +17,7 @@ from ..rows.encoding import Part
 from ..rows.soft_targets import Held
 
 
+@memory_of("answers to rows marked `soft`")
 def hold_answers(
     model: MultiTask, tasks: Sequence[TaskData], parts: Sequence[Part], known: Mapping[str, Sequence[str]]
 ) -> list[dict[int, Held]]:

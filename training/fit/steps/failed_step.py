@@ -120,7 +120,7 @@ def _say_row(data: TaskData, row: Example) -> dict[str, Any]:
     return read | {"labels": [*row.labels]}
 
 
-def describe_memory(run: Fitting, step: int, rows: StepRows) -> str:
+def describe_memory(run: Fitting, step: int, rows: StepRows) -> tuple[str, str]:
     """Return what this process reads in a step, and what to lower where that does not fit into the memory."""
     recipe, processes = run.recipe, run.accelerator.num_processes
     own = rows_of_process(run, rows)
@@ -129,7 +129,6 @@ def describe_memory(run: Fitting, step: int, rows: StepRows) -> str:
     parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     parts += f" in one of {processes} processes" if processes > 1 else ""
     return (
-        f"step {step}: out of memory with {sum(len(every) for _, every in own)} rows ({counts}){parts}, the longest of {longest} "
-        f"tokens; lower batch_size ({recipe.batch_size}) or max_tokens ({recipe.max_tokens}), or raise accumulate "
-        f"({recipe.accumulate})"
+        f"step {step}: out of memory with {sum(len(every) for _, every in own)} rows ({counts}){parts}, the longest of {longest} tokens",
+        f"lower batch_size ({recipe.batch_size}) or max_tokens ({recipe.max_tokens}), or raise accumulate ({recipe.accumulate})",
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from ....schemas.manifest import Sha256, TaskSpec
+from ...compute.failures import memory_of
 from ...data.example import Example
 from ...kinds.kind import Kind
 from ...kinds.registry import kind_of
@@ -110,6 +111,7 @@ def find_compared(data: TaskData) -> NDArray[np.bool_]:
     return np.array([label not in outside for label in data.labels])
 
 
+@memory_of("answers of a teacher", "take a smaller teacher, or one that reads fewer tokens")
 def _answers_of(model: TrainedModel, spec: TaskSpec, data: TaskData, texts: Texts, path: Path, device: str) -> Answers:
     per_token, labels = kind_of(spec).per_token, data.labels
     counts = [len(ids) if per_token else 1 for ids in texts]
