@@ -6,7 +6,6 @@ until the next phase begins; so an interrupted run goes on in the phase that it 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -144,8 +143,8 @@ def _restore_beginning(run: Fitting, number: int, *, goes_on: bool) -> None:
 
 
 def set_dropout(run: Fitting, share: float) -> None:
-    """Set the share that is dropped of the encoder's states and attention, and of what linear heads read."""
-    for name, module in chain(run.model.encoder.named_modules(), [("", run.model.dropout)]):
+    """Set the share that is dropped of the encoder's states and attention, and in heads and decoders. LoRA has its own."""
+    for name, module in run.model.named_modules():
         if isinstance(module, nn.Dropout) and "lora" not in name:
             module.p = share
 

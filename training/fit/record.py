@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...schemas.manifest import EncoderSpec
 from ..pretrain.encoder_folder import describe_pretraining
+from ..recipe.phase_recipe import recipe_of
 from ..run_folders.provenance import describe_environment
 from ..run_folders.run_folder import RunRecord
 from ..run_folders.smaller import read_stage
@@ -15,8 +16,9 @@ from .setup import Fitting
 
 
 def is_out_of_patience(run: Fitting) -> bool:
-    """True when the last scorings were no better and the recipe ends the run for that."""
-    patience = run.recipe.budget.patience
+    """True when the last scorings were no better and the recipe, or the phase that the run is in, ends it for that."""
+    recipe, phases = run.recipe, run.recipe.phases
+    patience = (recipe_of(recipe, phases[run.standing.phase]) if phases else recipe).budget.patience
     return patience is not None and run.standing.stale >= patience
 
 

@@ -75,7 +75,7 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         super().__init__()
         width = config.hidden_size
         self.pieces = pieces
-        self.dropout: float = config.hidden_dropout_prob
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.embedding = nn.Parameter(torch.empty(pieces + 1, width))
         self.position = nn.Parameter(torch.empty(positions, width))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -186,7 +186,8 @@ class ReplyDecoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def _embed(self, pieces: Tensor, first: int) -> Tensor:
         x = self.embedding[pieces] + self.position[first : first + pieces.shape[1]]
-        return F.dropout(self.norm(x), self.dropout, self.training)
+        found: Tensor = self.dropout(self.norm(x))
+        return found
 
     def _logits(self, x: Tensor) -> Tensor:
         x = self.transform.norm(F.gelu(self.transform.dense(x)))
@@ -201,14 +202,14 @@ class _Layer(nn.Module):  # type: ignore[misc]
         self.feed_forward = nn.Module()
         self.feed_forward.up, self.feed_forward.down = nn.Linear(width, inner), nn.Linear(inner, width)
         self.feed_forward.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout: float = config.hidden_dropout_prob
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, x: Tensor, reply: KeysValues, reply_bias: Tensor | None, source: KeysValues, source_bias: Tensor
     ) -> Tensor:
         x = self.cross(self.self(x, reply, reply_bias), source, source_bias)
         inner = self.feed_forward.down(F.gelu(self.feed_forward.up(x)))
-        found: Tensor = self.feed_forward.norm(x + F.dropout(inner, self.dropout, self.training))
+        found: Tensor = self.feed_forward.norm(x + self.dropout(inner))
         return found
 
 
@@ -219,7 +220,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
         self.heads = config.num_attention_heads
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout: float = config.hidden_dropout_prob
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def project(self, states: Tensor) -> KeysValues:
         """Return keys and values [B, A, S, D] of the states that are attended to."""
@@ -231,7 +232,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
         scores = self._by_head(self.query(x)) @ keys.transpose(-1, -2) * keys.shape[-1] ** -0.5
         shares = (scores if bias is None else scores + bias).softmax(-1)
         joined = (shares.to(values.dtype) @ values).transpose(1, 2).reshape(x.shape)
-        found: Tensor = self.norm(x + F.dropout(self.output(joined), self.dropout, self.training))
+        found: Tensor = self.norm(x + self.dropout(self.output(joined)))
         return found
 
     def _by_head(self, x: Tensor) -> Tensor:
