@@ -9,15 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stopped_training import Stopped, assert_resumed_equals_whole
 from tiny_training import RECIPE, rows, write_jsonl
+from torch.nn import functional as F
 
 from murmura.runtime.errors import SetupError
 from murmura.training.compute.state_file import CannotResume
 from murmura.training.fit import loop
 from murmura.training.fit.loop import fit
+from murmura.training.fit.rows.soft_targets import Held
 from murmura.training.fit.self_training import phase
 from murmura.training.fit.self_training.guesses import choose_balanced, choose_threshold
+from murmura.training.fit.steps.gradient import measure_losses
+from murmura.training.model.network import logits_of
 from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
@@ -111,6 +116,58 @@ def test_what_validation_is_worse_with_is_undone_and_again_after_a_kill_meanwhil
     resumed = fit(path, folder, folder / "killed", quiet=True, resume=True)
     assert resumed.model_dump(exclude={"cpu_seconds"}) == record.model_dump(exclude={"cpu_seconds"})
     assert not list((folder / "killed").glob("phase-*"))
+
+
+def test_its_weight_is_that_of_guessed_texts_alone_and_the_others_are_held_as_the_recipe_says(
+    folder: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def look(run: Any, *given: Any, **keys: Any) -> Any:
+        if run.standing.phase:
+            seen.append(run)
+            raise Stopped
+        return learn(run, *given, **keys)
+
+    learn = loop.compute_gradient
+    monkeypatch.setattr(loop, "compute_gradient", look)
+    tasks = {**INTENT, "places": RECIPE["tasks"]["places"]}
+    keys = {**SHORT, "tasks": tasks, "hold": {"weight": 3.0}, "budget": {"steps": 3, "evaluations": 1}}
+    with pytest.raises(Stopped):
+        fit(write_recipe(self_training={**SETTINGS, "weight": 0.25}, **keys), folder, folder / "run", quiet=True)
+    (run,) = seen
+    intent, places = run.train
+    guesses = [*intent.guessed]
+    assert guesses
+    assert not intent.held
+    assert set(places.held) == {*range(len(places.ids))}
+    with torch.no_grad():  # the network is that whose answers are held until it changes
+        for parameter in run.model.encoder.encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    soft = replace(run.train[0], held={1: Held(np.array([3, 0, -3], np.float32), np.ones(3, bool))})
+    run.train[0] = soft  # a row marked `soft` beside a row with a label and a guess
+    rows = [0, 1, guesses[0]]
+    found = measure_losses(run, [(0, rows), (1, [0, 1])])
+    now = torch.tensor(np.stack(logits_of(run.model, 0, [soft.ids[row] for row in rows], device="cpu", bf16=False)))
+    guess = torch.tensor(soft.guessed[guesses[0]].logits)
+    of_label = F.cross_entropy(now[0], torch.tensor(int(soft.targets[0])))
+    of_soft = 3 * 4 * divergence(torch.tensor([3.0, 0, -3]) / 2, now[1] / 2)
+    assert found[0] == pytest.approx(float(of_label + of_soft + 0.25 * divergence(guess, now[2])) / 3, rel=1e-4)
+    texts = [places.ids[row] for row in (0, 1)]
+    words = [
+        (before, after)
+        for row, answers in enumerate(logits_of(run.model, 1, texts, device="cpu", bf16=False))
+        for before, after, target in zip(places.held[row].logits, answers, places.targets[row], strict=True)
+        if target >= 0
+    ]
+    held = [divergence(torch.tensor(before) / 2, torch.tensor(after) / 2) for before, after in words]
+    assert found[1] == pytest.approx(3 * 4 * float(torch.stack(held).mean()), rel=1e-4)
+    assert found[1] > 1e-3
+
+
+def divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(before) || softmax(after))."""
+    return F.kl_div(after.log_softmax(-1), before.log_softmax(-1), reduction="sum", log_target=True)
 
 
 def test_a_guess_in_a_step_that_is_not_finite_is_saved_with_its_text(

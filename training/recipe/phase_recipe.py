@@ -4,7 +4,7 @@ from typing import Any
 
 from .optimiser import Freeze
 from .phases import Phase
-from .recipe import Hold, Recipe
+from .recipe import Recipe
 from .self_training import SELF_TRAINING
 from .weights import Weights
 
@@ -18,9 +18,6 @@ def recipe_of(recipe: Recipe, phase: Phase) -> Recipe:
         "dropout": recipe.dropout if phase.dropout is None else phase.dropout,
         "freeze": phase.freeze or recipe.freeze,
     }
-    if is_self_training(recipe, phase):
-        assert recipe.self_training is not None, "the phase is its own"
-        changes["hold"] = Hold(weight=recipe.self_training.weight, temperature=1.0)
     if not weighs_tasks(recipe, phase):
         changes["weights"] = Weights(cosine=recipe.weights.cosine)
     return recipe.model_copy(update=changes)

@@ -73,7 +73,7 @@ class Budget(Frozen):
 
 
 class Hold(Frozen):
-    """Learning without forgetting (Li and Hoiem 2016): how much rows marked `soft` count.
+    """Learning without forgetting (Li and Hoiem 2016): how much rows marked `soft` count, and those of tasks that a phase holds.
 
     Their loss is weight * T^2 * KL(softmax(before / T) || softmax(now / T)); for several labels, binary cross-entropy.
     """

@@ -30,6 +30,8 @@ class TaskBatch:
     """Places among the texts of the pass."""
     target: Tensor
     soft: SoftTargets | None = None
+    guessed: SoftTargets | None = None
+    """What self-training guessed of the rows."""
     taught: SoftTargets | None = None
     """What a teacher answers to the rows."""
     pooled: Tensor | None = None
@@ -97,11 +99,11 @@ def _collate(parts: Sequence[Part], tasks: Sequence[TaskData], step: StepRows, d
     for (task, rows), own in zip(step, by_task_places, strict=True):
         part = parts[task]
         target = tasks[task].kind.collate([part.targets[row] for row in rows], width).to(device)
-        soft = soft_targets([part.held.get(row) for row in rows], width)
+        soft, guessed = (soft_targets([each.get(row) for row in rows], width) for each in (part.held, part.guessed))
         taught = soft_targets([part.taught[row] for row in rows], width) if part.taught is not None else None
         pooled = part.pooled.choose(rows) if part.pooled is not None else None
-        held, learned = (each.to(device) if each is not None else None for each in (soft, taught))
-        by_task.append(TaskBatch(task, rows, _as_index(own, device), target, held, learned, pooled))
+        held, guess, learned = (each.to(device) if each is not None else None for each in (soft, guessed, taught))
+        by_task.append(TaskBatch(task, rows, _as_index(own, device), target, held, guess, learned, pooled))
     return Batch(ids.to(device), mask.to(device), by_task, int(mask.sum()))
 
 

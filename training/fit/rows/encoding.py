@@ -33,6 +33,8 @@ class Part:
     targets: list[NDArray[Any]]
     held: dict[int, Held] = field(default_factory=dict)
     """By row: what the model answered when it began, for rows that are learned from that."""
+    guessed: dict[int, Held] = field(default_factory=dict)
+    """By row: the guess that self-training learns."""
     taught: TaughtRows | None = None
     """What a teacher answers, which is learned beside the targets."""
     pooled: PooledTexts | None = None

@@ -1,7 +1,7 @@
 """Soft targets: what a model answered before, as something to learn from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,10 @@ class SoftTargets:
     rows: Tensor
     before: Tensor
     compared: Tensor
+
+    def among(self, rows: Tensor) -> "SoftTargets":
+        """Return them for these rows of the batch [B] alone, which hold all that have soft targets."""
+        return replace(self, rows=self.rows[rows])
 
     def to(self, device: str) -> "SoftTargets":
         return SoftTargets(self.rows.to(device), self.before.to(device), self.compared.to(device))

@@ -44,8 +44,8 @@ class Guessed:
     def sha256(self) -> str:
         """Of what is learned beside the rows."""
         sums = sha256()
-        for row, held in self.part.held.items() if self.part else ():
-            sums.update(self.part.ids[row].tobytes() + held.logits.tobytes() if self.part else b"")
+        for row, guess in self.part.guessed.items() if self.part else ():
+            sums.update(self.part.ids[row].tobytes() + guess.logits.tobytes() if self.part else b"")
         return sums.hexdigest()
 
 
@@ -96,11 +96,10 @@ def guess_texts(run: Fitting, settings: SelfTraining) -> Guessed:
 
 def _add(part: Part, ids: Sequence[NDArray[np.int32]], logits: Array) -> Part:
     every, first = np.ones(logits.shape[1], dtype=np.bool_), len(part.ids)
-    held = {first + row: Held(each.astype(np.float32), every) for row, each in enumerate(logits)}
+    guessed = {first + row: Held(each.astype(np.float32), every) for row, each in enumerate(logits)}
     targets = [np.array(int(each.argmax())) for each in logits]
-    held |= part.held
     texts, answers = [*part.ids, *ids], [*part.targets, *targets]
-    return replace(part, ids=texts, targets=answers, held=held, taught=None)  # teachers teach the phases before
+    return replace(part, ids=texts, targets=answers, guessed=guessed, taught=None)  # teachers teach the phases before
 
 
 @memory_of("validation of self-training")

@@ -13,7 +13,7 @@ from ...model.special_tokens import SpecialTokens
 from ...prepare.tasks import TaskData
 from ...recipe.recipe import Hold, Recipe
 from ..rows.batches import Batch, TaskBatch
-from ..rows.soft_targets import mixed_loss
+from ..rows.soft_targets import LossOfLabels, SoftTargets, mixed_loss
 from ..start.optimiser import drop_words
 from .row_weights import row_weights
 
@@ -64,6 +64,8 @@ def _loss(
 ) -> Tensor:
     """Return gold * the loss of the labels + (1 - gold) * the distance from the teacher's answers (Clark et al. 2019)."""
     of_labels = partial(_loss_of_labels, data, recipe)
+    if part.guessed is not None:
+        return _loss_with_guesses(data, recipe, part, part.guessed, logits, texts)
     if part.soft is not None:
         return mixed_loss(data.kind, logits, part.target, part.soft, recipe.hold, of_labels, texts)
     if part.taught is None or recipe.teachers is None or gold == 1:
@@ -71,6 +73,22 @@ def _loss(
     temperature = Hold(temperature=recipe.teachers.temperature)
     distance = mixed_loss(data.kind, logits, part.target, part.taught, temperature, of_labels)
     return distance if gold == 0 else gold * of_labels(logits, part.target, texts) + (1 - gold) * distance
+
+
+def _loss_with_guesses(
+    data: TaskData, recipe: Recipe, part: TaskBatch, guessed: SoftTargets, logits: Tensor, texts: EncodedTexts | None
+) -> Tensor:
+    """Return the mean loss of a batch with texts of self-training, which count by its weight; the others as without."""
+    assert recipe.self_training is not None, "it has made the guesses"
+    of_others: LossOfLabels = partial(_loss_of_labels, data, recipe)
+    if part.soft is not None:
+        soft, of_labels = part.soft.among(~guessed.rows), of_others
+
+        def of_others(logits: Tensor, target: Tensor, texts: EncodedTexts | None) -> Tensor:
+            return mixed_loss(data.kind, logits, target, soft, recipe.hold, of_labels, texts)
+
+    weight = Hold(weight=recipe.self_training.weight, temperature=1.0)
+    return mixed_loss(data.kind, logits, part.target, guessed, weight, of_others, texts)
 
 
 def _loss_of_labels(
