@@ -13,7 +13,7 @@ from murmura.runtime.model.kinds.registry import kind_of
 from murmura.schemas.manifest import TaskSpec, Thresholds
 from murmura.training.data.example import Example, Span
 from murmura.training.kinds.answers import Answer
-from murmura.training.kinds.figures.calibration_error import calibration_error
+from murmura.training.kinds.figures.calibration_error import calibration_error, sample_calibration_error
 from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.report.figures import MEANINGS
@@ -99,6 +99,28 @@ def test_only_first_sub_tokens_carry_tags(tokenizer: Tokenizer) -> None:
 
 def test_calibration_error_is_the_distance_of_score_and_accuracy() -> None:
     assert calibration_error(np.full(100, 0.9), np.arange(100) < 70) == pytest.approx(0.2)
+
+
+def test_each_bin_of_the_calibration_error_has_as_many_answers_and_equal_scores_share_one() -> None:
+    """In bins of equal width all of these would lie in the last one, where what is too sure and what is too unsure cancel out."""
+    scores = np.r_[np.linspace(0.940, 0.942, 100), np.linspace(0.990, 0.992, 100)]
+    right = np.r_[np.ones(100), np.tile([1, 1, 1, 1, 1, 1, 1, 1, 1, 0], 10)]
+    assert abs(right.mean() - scores.mean()) < 0.02
+    mixed = np.random.default_rng(0).permutation(200)
+    assert calibration_error(scores[mixed], right[mixed]) == pytest.approx((0.059 + 0.091) / 2, abs=0.005)
+    columns = sample_calibration_error(scores, right).columns
+    assert columns.shape[1] == 3 * 15
+    assert {13, 14} == {*columns.sum(0)[:15].astype(int)}
+    tied = np.repeat([0.5, 0.9], [20, 280])
+    assert calibration_error(tied, np.arange(300) % 10 != 0) == pytest.approx(20 / 300 * 0.4)
+
+
+def test_few_answers_have_fewer_bins() -> None:
+    draw = np.random.default_rng(0)
+    scores = draw.random(45)
+    columns = sample_calibration_error(scores, draw.random(45) < scores).columns
+    assert columns.sum(0)[: columns.shape[1] // 3].tolist() == [11, 11, 11, 12]
+    assert calibration_error(scores[:9], np.ones(9)) == pytest.approx(1 - scores[:9].mean())
 
 
 def classify(logits: np.ndarray, labels: list[str], spec: TaskSpec) -> dict[str, float | None]:

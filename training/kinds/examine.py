@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...schemas.manifest import TaskSpec
 from .answers import Answer
+from .figures.calibration_error import starts_of_bins
 from .figures.findings import Bin, Choices, Coverage, Events, Findings, Mistake, Point, Slice
 from .figures.intervals import find_interval, sample_outcome
 from .kind import Kind
@@ -50,7 +51,7 @@ def divide(events: Events, bins: int = BINS) -> list[Bin]:
         return []
     order = np.argsort(events.scores, kind="stable")
     scores, right = events.scores[order], events.right[order]
-    starts = np.unique(np.searchsorted(scores, scores[np.arange(bins) * len(scores) // bins]))
+    starts = starts_of_bins(scores, bins)
     return [
         Bin(float(part.mean()), float(hits.mean()), len(part))
         for part, hits in zip(np.split(scores, starts[1:]), np.split(right, starts[1:]), strict=True)

@@ -9,20 +9,29 @@ from .intervals import Sampled
 
 Array = NDArray[Any]
 BINS: Final = 15
+LEAST: Final = 10
+"""Answers of a bin: the share of fewer that is right says little, so few answers have fewer bins."""
 
 
-def calibration_error(scores: Array, right: Array, *, bins: int = BINS) -> float:
-    """Return the mean distance of score and accuracy over bins of equal width. Both [N], N at least 1: `right[i]` says
+def starts_of_bins(scores: Array, bins: int) -> Array:
+    """Return where bins of as many answers each begin among sorted scores [N], N at least 1; equal scores share a bin."""
+    return np.unique(np.searchsorted(scores, scores[np.arange(bins) * len(scores) // bins]))
+
+
+def calibration_error(scores: Array, right: Array) -> float:
+    """Return the mean distance of score and accuracy over bins of as many answers each. Both [N], N at least 1: `right[i]` says
     whether that is so which has the score `scores[i]`.
     """
-    at = np.minimum((scores * bins).astype(int), bins - 1)
-    parts = [(at == number) for number in range(bins)]
-    return float(sum(part.mean() * abs(right[part].mean() - scores[part].mean()) for part in parts if part.any()))
+    sampled = sample_calibration_error(scores, right)
+    return float(sampled.compute(sampled.counts @ sampled.columns))
 
 
-def sample_calibration_error(scores: Array, right: Array, *, bins: int = BINS) -> Sampled:
+def sample_calibration_error(scores: Array, right: Array) -> Sampled:
     """Return the same as what can be drawn again: by bin the rows, what is right, and the sum of the scores."""
-    at, hot = np.minimum((scores * bins).astype(int), bins - 1), np.eye(bins)
+    bins = max(1, min(BINS, len(scores) // LEAST))
+    ordered = np.sort(scores)
+    lowest = ordered[starts_of_bins(ordered, bins)]
+    at, hot = np.searchsorted(lowest, scores, "right") - 1, np.eye(len(lowest))
     columns = np.concatenate([hot[at], hot[at] * right[:, None], hot[at] * scores[:, None]], axis=1)
 
     def compute(sums: Array) -> Array:
