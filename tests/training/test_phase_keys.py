@@ -4,18 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_methods import METHODS
 from tiny_replies import TASK, reply_rows
 from tiny_training import RECIPE, write_jsonl
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from murmura.training.fit.checkpoint import checkpoint_weights
+from murmura.training.fit.checkpoint import checkpoint_weights, restore
 from murmura.training.fit.loop import fit
 from murmura.training.fit.phases import Base, begin_phase
 from murmura.training.fit.rows.batches import collate
 from murmura.training.fit.setup import Fitting
+from murmura.training.fit.steps.gradient import measure_losses
+from murmura.training.model.network import logits_of
+from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -34,6 +39,45 @@ def begin(few: Path, open_run: Callable[..., Fitting]) -> Callable[..., Fitting]
         return run
 
     return begun
+
+
+def test_a_phase_asks_the_other_tasks_for_what_they_answered_when_it_began(begin: Callable[..., Fitting]) -> None:
+    phases = [{"name": "joint", "steps": 2}, {"name": "one", "tasks": ["intent"], "steps": 3, "held_rows": 0.5}]
+    run = begin(1, phases=phases, hold={"weight": 2.0})
+    read = [{task: len(rows) for task, rows in step} for step in run.plan]
+    assert sum(step.get(1, 0) for step in read) == pytest.approx(0.5 * sum(step[0] for step in read), abs=1)
+    rows = [(1, [*range(len(run.train[1].ids))])]
+    before = logits_of(run.model, 1, run.train[1].ids, device="cpu", bf16=False)
+    assert measure_losses(run, rows)[1] == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for parameter in run.model.encoder.encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    now = logits_of(run.model, 1, run.train[1].ids, device="cpu", bf16=False)
+    asked = [target >= 0 for target in run.train[1].targets]  # the first piece of each word
+    a, b = (
+        torch.tensor(np.concatenate([x[at] for x, at in zip(each, asked, strict=True)])) / 2 for each in (before, now)
+    )
+    moved = F.kl_div(b.log_softmax(-1), a.log_softmax(-1), reduction="batchmean", log_target=True)
+    assert measure_losses(run, rows)[1] == pytest.approx(2 * 4 * float(moved), rel=1e-4)
+    assert moved > 1e-4
+
+
+def test_a_held_task_keeps_its_answers_while_another_one_learns(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, open_run: Callable[..., Fitting]
+) -> None:
+    joint = {"name": "joint", "steps": 20}
+    ways = {"joint": []} | {
+        name: [{"name": "one", "tasks": ["intent"], "steps": 40, "held_rows": share}]
+        for name, share in (("held", 2.0), ("free", 0))
+    }
+    answers = {}
+    for name, further in ways.items():
+        fit(write_recipe(phases=[joint, *further], **SHORT), few, tmp_path / name, quiet=True)
+        run = open_run(few, encoder=RECIPE["encoder"], **SHORT)
+        restore(run.model, RunFolder(tmp_path / name).weights(), low_rank=False)
+        answers[name] = np.concatenate(logits_of(run.model, 1, run.train[1].ids, device="cpu", bf16=False))
+    moved = {name: float(np.abs(each - answers["joint"]).mean()) for name, each in answers.items()}
+    assert moved["held"] < 0.5 * moved["free"]
 
 
 def differences(run: Fitting) -> dict[str, float]:
