@@ -44,7 +44,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "several": {"tasks": RECIPE["tasks"]},
     "replies": {"tasks": REPLIES},
     "replies beside": {"tasks": ONE | REPLIES, "self_training": {"texts": "unlabelled.jsonl"}},
-    "phase without a step": {"phases": [{"name": "one", "steps": 1}, {"name": "two", "epochs": 0.0001}]},
+    "phase without a step": {
+        "phases": [{"name": "one", "steps": 1}, {"name": "two", "epochs": 0.0001}],
+        "budget": {"evaluations": 1},
+    },
     "one step by epochs": {"budget": {"epochs": 0.01, "evaluations": 1}},
     "one step": {"budget": {"steps": 1, "evaluations": 1}},
     "pooled": {"pooled": "distilled"},

@@ -199,7 +199,9 @@ def test_all_rows_of_a_step_that_is_not_finite_are_saved(
     few: Path, tmp_path: Path, write_recipe: WriteRecipe, keys: dict[str, Any]
 ) -> None:
     recipe = {"report": keys["report"]} if "report" in keys else {}
-    path = write_recipe(**SHORT | recipe | {"tasks": {"intent": {**TWO["intent"], "loss_weight": 1e38}}})
+    path = write_recipe(
+        **SHORT | recipe | {"tasks": {"intent": {**TWO["intent"], "class_weights": {"lost": 1e36, "transfer": 1e36}}}}
+    )
     with pytest.raises(SetupError, match=r"step 1: the gradient is inf .*; all rows of the step: .*failed_step\.json$"):
         fit(path, few, tmp_path / "run", quiet=True, texts=keys.get("texts", True))
     saved = json.loads((tmp_path / "run" / "failed_step.json").read_text())

@@ -114,5 +114,8 @@ def test_a_trial_that_freezes_what_its_method_weighs_fails_and_the_study_goes_on
 
     with pytest.raises(TrialFailed, match="pcgrad has no effect on a frozen encoder"):
         take_trial(
-            Materials(few, tmp_path), recipe, path, tmp_path / "trial", ["mean"], on_scores=ignore, on_progress=ignore
+            *(Materials(few, tmp_path), recipe, path, tmp_path / "trial", ["mean"]),
+            failed=tmp_path / "failed.json",
+            on_scores=ignore,
+            on_progress=ignore,
         )

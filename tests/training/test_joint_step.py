@@ -144,7 +144,7 @@ def test_the_optimiser_does_not_step_on_a_loss_that_is_not_finite(
     steps: list[None] = []
     update = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *args: steps.append(None) or update(*args))
-    recipe = write_recipe(tasks={"intent": {**TWO["intent"], "loss_weight": 1e38}})
+    recipe = write_recipe(tasks={"intent": {**TWO["intent"], "class_weights": {"lost": 1e36, "transfer": 1e36}}})
     with pytest.raises(SetupError, match=r"step 1: the gradient is inf on task intent: .*:\d+, .* and 27 more rows"):
         fit(recipe, data, tmp_path / "run", quiet=True)
     assert not steps

@@ -101,7 +101,7 @@ def test_every_key_of_the_recipe_before_is_carried_on_but_those_that_a_job_decid
     assert (mixed.lora, task.epochs) == (None, None)
     assert (mixed.optimiser.weight_decay, mixed.optimiser.schedule) == (0.2, "constant")
     assert mixed.optimiser.head_lr != 0.5
-    assert (mixed.budget.patience, mixed.budget.validation_rows, mixed.budget.steps) == (2, 50, None)
+    assert (mixed.budget.patience, mixed.budget.validation_rows, mixed.budget.steps) == (None, 50, None)
     assert mixed.budget.evaluations != 9
 
 

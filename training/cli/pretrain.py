@@ -40,10 +40,14 @@ def pretrain(
     from ..pretrain.encoder_folder import find_problem
     from ..pretrain.loop import pretrain as do
     from ..pretrain.stage import check_texts, read_tasks
+    from ..recipe.idle_keys import describe_unread_keys, refuse_idle_pretraining
     from ..recipe.recipe import load_pretraining
     from ..run_folders.run_folder import RunFolder, count_steps
 
     read = load_pretraining(recipe)
+    refuse_idle_pretraining(read)
+    for line in describe_unread_keys(read):
+        typer.echo(line)
     read = read if seed is None else read.model_copy(update={"seed": seed})
     out = out or Path("models") / f"{read.name}-encoder"
     run = run or out.with_name(f"{out.name}.run")

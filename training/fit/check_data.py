@@ -21,6 +21,7 @@ from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
 from ..pretrain.unlabelled import read_unlabelled
+from ..recipe.idle_keys import describe_idle_keys, refuse_idle_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.phase_recipe import describe_static_phases, with_whole_freeze
 from ..recipe.recipe import Recipe
@@ -35,7 +36,7 @@ from .weights.make import refuse_weights
 
 TOLERATED: Final = 0.02
 """Share of mostly unknown texts that a task may have: chat has messages of one emoji."""
-_REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods, refuse_verbaliser)
+_REFUSALS: Final = (refuse_weights, refuse_phases, refuse_methods, refuse_verbaliser, refuse_idle_keys)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
     except SetupError as error:
         problems.append(str(error))
         unlabelled = 0
-    notes = describe_static_phases(recipe) if not problems else []
+    notes = [*describe_static_phases(recipe), *describe_idle_keys(recipe)] if not problems else []
     return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled, notes)
 
 

@@ -20,6 +20,7 @@ from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.stage import run_stage
 from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
+from ..recipe.idle_keys import describe_idle_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.phase_recipe import describe_static_phases
 from ..recipe.recipe import Encoder, Recipe, load_recipe
@@ -123,7 +124,7 @@ def fit(
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
         state.refuse_other_processes(run)
-    notes = describe_static_phases(run.recipe)
+    notes = [*describe_static_phases(run.recipe), *describe_idle_keys(run.recipe)]
     for line in [*describe_skipped(recipe.skipped), *notes, *describe(run.data, recipe.max_tokens)]:
         print_line(line)
     if state is None and run.accelerator.is_main_process:

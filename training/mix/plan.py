@@ -115,7 +115,7 @@ class Mix:
         """A line for each key without effect in the old recipe, which was left out, and one for those that the job decides."""
         if not self.recipe or not self.job.old:
             return []
-        dropped = describe_dropped_keys(self.job, self.manifest, self.recipe)
+        dropped = describe_dropped_keys(self.job, self.manifest, self.recipe, self.untaught)
         return [*describe_unused_keys(self.recipe, self.job.old.folder), *dropped]
 
     @cached_property

@@ -3,14 +3,16 @@
 What the recipe before sets and the retraining does not use is said in one line.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from ...schemas.manifest import ModelManifest
+from ..recipe.idle_keys import OF_A_TASK_AMONG_OTHERS, without_idle_keys
 from ..recipe.job import Job
 from ..recipe.recipe import Recipe
+from ..recipe.tasks import Task
 
 _NOT_KEPT: Final[dict[str, Any]] = {
     **dict.fromkeys(
@@ -44,18 +46,28 @@ _SECTIONS: Final = ("budget", "hold", "optimiser")
 
 
 def make_recipe(
-    job: Job, manifest: ModelManifest, recipe: Recipe | None, tasks: Mapping[str, Any], attribution: str
+    job: Job,
+    manifest: ModelManifest,
+    recipe: Recipe | None,
+    tasks: Mapping[str, Any],
+    attribution: str,
+    *,
+    steps: int | None = None,
 ) -> dict[str, Any]:
-    """Return the document of the recipe."""
-    fit = job.fit
+    """Return the document of the recipe; `steps` replaces the job's budget. Keys of the recipe before that have no effect beside those
+    of the job are left out.
+    """
+    fit, steps = job.fit, steps or job.fit.steps
+    length = {"epochs": fit.epochs} if steps is None else {"steps": steps}
+    if steps is not None and len(tasks) > 1:  # then passes say the shares of the tasks
+        tasks = {name: {**task, "epochs": fit.epochs} for name, task in tasks.items()}
     kept = recipe.model_dump(mode="json", exclude=_NOT_KEPT, exclude_none=True) if recipe else {}
     named = {
         "name": manifest.name,
         "max_tokens": manifest.limits.max_tokens,
         "pooled": "distilled" if manifest.pooled_layers else manifest.pooled,
         "encoder": f"{manifest.name}-{manifest.version}",
-        "budget": kept.get("budget", {})
-        | fit.model_dump(include={"epochs", "steps", "evaluations"}, exclude_none=True),
+        "budget": kept.get("budget", {}) | length | {"evaluations": fit.evaluations},
         # Heads go on as they are: replayed rows alone would teach a new one less than the head knows.
         "few_rows": 0,
         "optimiser": kept.get("optimiser", {}) | {"encoder_lr": fit.encoder_lr, "head_lr": fit.head_lr},
@@ -66,14 +78,21 @@ def make_recipe(
     also = fit.model_dump(
         mode="json", exclude={"epochs", "steps", "evaluations", "encoder_lr", "head_lr"}, exclude_none=True
     )
-    return kept | also | named
+    return without_idle_keys(kept | also | named)
 
 
-def describe_dropped_keys(job: Job, manifest: ModelManifest, recipe: Recipe) -> list[str]:
-    """Return a line that names what the recipe sets otherwise than the retraining has it; none without such keys."""
-    found = [*_dropped(recipe, make_recipe(job, manifest, recipe, {}, ""))]
+def describe_dropped_keys(
+    job: Job, manifest: ModelManifest, recipe: Recipe, untaught: Collection[str] = ()
+) -> list[str]:
+    """Return a line that names what the recipe sets otherwise than the retraining has it; none without such keys. Tasks that are
+    `untaught` have no rows in it.
+    """
+    taught = {spec.name: {"train": "its rows"} for spec in manifest.tasks if spec.name not in untaught}
+    found = [*_dropped(recipe, make_recipe(job, manifest, recipe, taught, ""))]
     for name, task in recipe.tasks.items():
         found += [f"tasks.{name}.{key}" for key in DECIDED_OF_TASK if getattr(task, key) is not None]
+        for key in OF_A_TASK_AMONG_OTHERS if [*taught] == [name] else ():
+            found += [f"tasks.{name}.{key}"] if getattr(task, key) != Task.model_fields[key].get_default() else []
     if not found:
         return []
     keys = ", ".join(f"`{key}`" for key in found)

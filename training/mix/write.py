@@ -71,9 +71,7 @@ def write_mix(
         counts[spec.name] = {"rows": rows, "new": feedback.new if feedback else [], "held": spec.name in held}
         if feedback is not None and feedback.left_out:
             counts[spec.name]["left_out"] = dict(feedback.left_out)
-    document = make_recipe(mix.job, mix.manifest, mix.recipe, tasks, _attribution(current, mix))
-    if steps is not None:
-        document["budget"]["steps"] = steps
+    document = make_recipe(mix.job, mix.manifest, mix.recipe, tasks, _attribution(current, mix), steps=steps)
     write_text(folder / RECIPE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return counts
 

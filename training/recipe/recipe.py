@@ -172,6 +172,11 @@ class Recipe(Frozen):
         """Names of the tasks that were left out."""
         return self._skipped
 
+    def count_written(self) -> int:
+        """Return how many tasks the recipe was written with, also those that are left out or that a model has."""
+        written = self._file.value if self._file is not None else self
+        return len(written.tasks) + len(written.skipped)
+
     @model_validator(mode="before")
     @classmethod
     def _temperature_is_sampling(cls, raw: Any) -> Any:

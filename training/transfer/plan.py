@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
+from ..recipe.idle_keys import without_idle_keys
 from ..recipe.phase_recipe import steps_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
@@ -90,7 +91,7 @@ def make_alone(recipe: Recipe, name: str, rows: Mapping[str, int]) -> Document:
         made["budget"] = _without(made["budget"], ("steps",))
     if recipe.phases:
         made["phases"] = [*_phases(recipe, made["phases"], name, rows)]
-    return made
+    return without_idle_keys(made)
 
 
 def _changed_epochs(

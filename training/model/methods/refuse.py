@@ -50,6 +50,8 @@ def _find_frozen(recipe: Recipe, keys: MethodKeys, name: str) -> Iterator[tuple[
     for place, freeze in places:
         if freeze is not None and not freeze.all and not keys.of_encoder:
             yield place, f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
+        elif freeze == Freeze() and recipe.freeze in {None, freeze}:
+            yield place, f"`embeddings` has no effect: {name} trains nothing of them; freeze layers, or leave it out"
 
 
 def _find_other_tasks(recipe: Recipe, name: str) -> Iterator[tuple[Place, str]]:
