@@ -186,3 +186,11 @@ def test_a_frozen_encoder_says_what_does_not_act_on_it() -> None:
         "note: the encoder stays as it is: `lora`, `optimiser.layer_decay` have no effect"
     ]
     assert describe_frozen_keys(Recipe.model_validate({"tasks": {"t": TASK}, **keys})) == []
+    rate = {"tasks": {"t": TASK}, "optimiser": {"encoder_lr": 0.1}}
+    for freeze, phases, says in (
+        (None, [{"name": "a", "freeze": "encoder"}, {"name": "b", "freeze": "encoder"}], True),
+        ("encoder", [{"name": "a"}], True),
+        ("encoder", [{"name": "a", "freeze": "embeddings"}, {"name": "b"}], False),
+    ):
+        recipe = Recipe.model_validate({**rate, "freeze": freeze, "phases": phases})
+        assert bool(describe_frozen_keys(recipe)) is says, phases

@@ -166,7 +166,8 @@ def test_rows_of_phases_are_those_that_the_training_reads(
     ("changes", "said"),
     [
         ({"tasks": {"intent": TWO["intent"]}}, "expected two tasks or more"),
-        ({"freeze": "encoder"}, "share nothing that is trained"),
+        ({"freeze": "encoder"}, "freeze: heads on a frozen encoder share nothing that is trained"),
+        ({"phases": [{"name": "a", "freeze": "encoder"}]}, "phases: heads on a frozen encoder share nothing"),
         ({"pretrain": {"epochs": 1}}, "murmura pretrain"),
         ({"self_training": {"texts": "a.txt"}}, "leave it out to compare"),
     ],

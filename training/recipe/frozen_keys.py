@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from .phase_recipe import never_trains_encoder
 from .recipe import Recipe
 
 DROPPED_BY_ADDING: Final = ("pretrain", "smaller", "freeze", "phases", "weights")
@@ -13,8 +14,7 @@ _OF_ENCODER: Final = ("encoder_lr", "layer_decay")
 
 def describe_frozen_keys(recipe: Recipe, *, adds: bool = False) -> list[str]:
     """Return a line that names the keys without effect; none without such. `adds`: its tasks are added to a model."""
-    frozen = adds or recipe.encoder.frozen or (recipe.freeze is not None and recipe.freeze.all)
-    found = [*_find(recipe, adds=adds)] if frozen else []
+    found = [*_find(recipe, adds=adds)] if adds or never_trains_encoder(recipe) else []
     if not found:
         return []
     keys = ", ".join(f"`{key}`" for key in found)

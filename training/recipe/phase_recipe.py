@@ -44,6 +44,11 @@ def leaves_encoder(recipe: Recipe, phase: Phase | None = None) -> bool:
     return recipe.encoder.frozen or (asked is not None and asked.all)
 
 
+def never_trains_encoder(recipe: Recipe) -> bool:
+    """Return whether the encoder stays as it is throughout, in each phase or in a training without phases."""
+    return all(leaves_encoder(recipe, phase) for phase in recipe.phases or (None,))
+
+
 def weighs_tasks(recipe: Recipe, phase: Phase | None = None) -> bool:
     """Return whether a method may weigh the tasks against each other: all of them are taught, and the encoder that they share."""
     teaches_all = phase is None or phase.tasks is None or set(phase.tasks) >= set(recipe.tasks)

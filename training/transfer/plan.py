@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..recipe.idle_keys import without_idle_keys
-from ..recipe.phase_recipe import steps_of
+from ..recipe.phase_recipe import never_trains_encoder, steps_of
 from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
@@ -48,9 +48,9 @@ def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
     """Raise SetupError where there is nothing to compare."""
     if len(recipe.tasks) < 2:
         raise recipe.refusal(("tasks",), f"expected two tasks or more to compare, found {len(recipe.tasks)}")
-    if recipe.encoder.frozen or (recipe.freeze is not None and recipe.freeze.all):
-        place = ("encoder",) if recipe.encoder.frozen else ("freeze",)
-        raise recipe.refusal(place, "heads on a frozen encoder share nothing that is trained: there is no transfer")
+    if never_trains_encoder(recipe):
+        place = "encoder" if recipe.encoder.frozen else "freeze" if recipe.freeze is not None else "phases"
+        raise recipe.refusal((place,), "heads on a frozen encoder share nothing that is trained: there is no transfer")
     if recipe.pretrain is not None:
         raise recipe.refusal(
             ("pretrain",),

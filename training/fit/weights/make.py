@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from ...prepare.tasks import TaskData
-from ...recipe.phase_recipe import leaves_encoder, weighs_tasks
-from ...recipe.phases import Phase
+from ...recipe.phase_recipe import never_trains_encoder, weighs_tasks
 from ...recipe.recipe import Recipe
 from .dwa import DynamicAverage
 from .famo import FastAdaptive
@@ -62,10 +61,9 @@ def refuse_weights(recipe: Recipe) -> None:
         return
     if tasks == 1:
         raise recipe.refusal(("weights",), f"{method} weighs tasks against each other, there is one; leave it out")
-    phases: tuple[Phase | None, ...] = recipe.phases or (None,)
-    if all(leaves_encoder(recipe, phase) for phase in phases):
+    if never_trains_encoder(recipe):
         raise recipe.refusal(("weights",), f"{method} has no effect on a frozen encoder, which is all that tasks share")
-    if not any(weighs_tasks(recipe, phase) for phase in phases):
+    if not any(weighs_tasks(recipe, phase) for phase in recipe.phases or (None,)):
         raise recipe.refusal(
             ("weights",), f"{method} acts in no phase: none teaches all tasks and trains the encoder; leave it out"
         )

@@ -7,7 +7,7 @@ from ....runtime.settings.yaml_file import Place
 from ....schemas.manifest import EncoderSpec
 from ...recipe.methods import MethodKeys, Prefix
 from ...recipe.optimiser import Freeze
-from ...recipe.phase_recipe import leaves_encoder
+from ...recipe.phase_recipe import never_trains_encoder
 from ...recipe.recipe import Recipe
 
 
@@ -43,7 +43,7 @@ def _find_frozen(recipe: Recipe, keys: MethodKeys, name: str) -> Iterator[tuple[
     trains = f"{name} trains what lies around the encoder's layers"
     if recipe.freeze is not None and recipe.freeze.all:
         yield ("freeze",), f"{trains}, which `encoder` freezes; leave one out"
-    if recipe.phases and all(leaves_encoder(recipe, phase) for phase in recipe.phases):
+    if recipe.phases and never_trains_encoder(recipe):
         yield ("phases",), f"{trains}, which each phase freezes; leave one out"
     places: list[tuple[Place, Freeze | None]] = [(("freeze",), recipe.freeze)]
     places += [(("phases", at, "freeze"), phase.freeze) for at, phase in enumerate(recipe.phases)]
