@@ -9,10 +9,12 @@ from pydantic import BaseModel
 
 from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import EncoderSpec, FileEntry, ModelManifest, TaskSpec
+from murmura.training.compute.phase_rows import count_run_rows
 from murmura.training.fit.finish.kept_tasks import add_tasks
 from murmura.training.mix.recipe import DECIDED_OF_TASK, OF_VERSION, describe_dropped_keys, make_recipe
 from murmura.training.mix.write import NOT_KEPT_OF_TASK
 from murmura.training.recipe.frozen_keys import describe_frozen_keys
+from murmura.training.recipe.idle_keys import refuse_idle_keys
 from murmura.training.recipe.job import Job
 from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.optimiser import Optimiser
@@ -152,6 +154,29 @@ def test_a_retraining_says_which_keys_of_tasks_it_does_not_use(job: Job, manifes
     assert describe_dropped_keys(job, manifest, recipe) == [
         f"of the old recipe, `tasks.t.{key}` has no effect: the job decides"
     ]
+
+
+def test_a_retraining_of_one_task_leaves_out_what_weighs_it_against_others_and_says_so(
+    job: Job, manifest: ModelManifest
+) -> None:
+    task = {**TASK, "loss_weight": 2, "sampling_weight": 3}
+    recipe = Recipe.model_validate({"tasks": {"t": task, "u": TASK}, "normalise": True, "sampling": "equal"})
+    assert describe_dropped_keys(job, manifest, recipe) == [
+        "of the old recipe, `normalise`, `sampling`, `tasks.t.loss_weight`, `tasks.t.sampling_weight` have no effect: the job decides"
+    ]
+    refuse_idle_keys(Recipe.model_validate(make_recipe(job, manifest, recipe, {"t": task}, "")))
+    both = Recipe.model_validate(make_recipe(job, manifest, recipe, {"t": task, "u": TASK}, ""))
+    assert (both.normalise, both.sampling.method, both.tasks["t"].loss_weight) == (True, "equal", 2)
+
+
+def test_the_steps_of_a_retraining_keep_the_shares_of_its_passes(job: Job, manifest: ModelManifest) -> None:
+    tasks, rows = {"t": TASK, "u": TASK}, {"t": 4000, "u": 100}
+    recipe = Recipe.model_validate(make_recipe(job, manifest, None, tasks, "", steps=50))
+    refuse_idle_keys(recipe)
+    counts = count_run_rows(recipe, rows)
+    assert len(counts) == 50
+    assert sum(own for _, own in counts) == pytest.approx(50 * recipe.batch_size * 100 / 4100, abs=1)
+    assert make_recipe(job, manifest, None, {"t": TASK}, "", steps=50)["budget"] == {"steps": 50, "evaluations": 3}
 
 
 def test_a_retraining_says_nothing_of_values_that_are_those_of_its_job(job: Job, manifest: ModelManifest) -> None:

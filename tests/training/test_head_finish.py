@@ -11,6 +11,7 @@ from tiny_few_rows import INTENT, PLAIN
 from tiny_training import rows, write_jsonl
 
 from murmura.training.export.export import export
+from murmura.training.fit.check_data import check_data
 from murmura.training.fit.finish.head_finish import _folds, _rows_of, refit_heads
 from murmura.training.fit.loop import Progress, fit
 from murmura.training.fit.probe.head_start import begin_heads
@@ -20,6 +21,7 @@ from murmura.training.fit.progress.validation import finished_specs
 from murmura.training.fit.setup import Fitting
 from murmura.training.prepare.label_names import name_rows
 from murmura.training.prepare.tasks import originals
+from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]
@@ -96,6 +98,70 @@ def test_a_row_held_back_weighs_as_the_rows_of_its_file(few: Path, open_run: Cal
     files = [Path(row.place.rpartition(":")[0]).name for row in data.validation]
     assert {round(float(w) * len(data.train) / len(originals(data.train)), 6) for w in weights} == {1.0, 5.0}
     assert {name for name, weight in zip(files, weights, strict=True) if weight > 1} == {"one.jsonl"}
+
+
+@pytest.mark.parametrize("class_weights", [{"lost": 30.0, "other": 0.5}, "balanced"])
+def test_rows_count_by_their_label_in_the_head_that_ships_and_in_the_scores_without(
+    few: Path, open_run: Callable[..., Fitting], class_weights: Any
+) -> None:
+    made = rows(90, 1)
+    unlike = [row for at, row in enumerate(made) if row["label"] == "lost" or at % 9 == 1 or at % 9 == 2]
+    write_jsonl(few / "train.jsonl", unlike)
+    tasks = {"intent": {**INTENT, "validation_share": 0.3}}
+    plain = refit_heads(begun(open_run(few, tasks=tasks, few_rows=100)))
+    run = begun(open_run(few, tasks={"intent": {**tasks["intent"], "class_weights": class_weights}}, few_rows=100))
+    data, found = run.tasks[0], refit_heads(run)
+    every = [row for part in (data.train, name_rows(data), data.validation) for row in part]
+    by_label = dict(zip(data.labels, data.class_weights or (), strict=True))
+    assert len(set(by_label.values())) > 1
+    states = Frozen.of_run(run).embed(0, every)
+    weights = np.array([by_label[row.labels[0]] for row in every])
+    expected, _, _ = fit_regression(states, [row.labels[0] for row in every], weights)
+    assert np.allclose(found.heads[0][0], expected, atol=0.02 * np.abs(expected).max())
+    assert not np.allclose(found.heads[0][0], plain.heads[0][0], atol=0.02 * np.abs(expected).max())
+    assert not np.allclose(found.out_of_fold[0], plain.out_of_fold[0], atol=0.05)
+
+
+UNREACHED: dict[str, tuple[dict[str, Any], str]] = {
+    "loss": (
+        {"label_smoothing": 0.1, "tasks": {"intent": {**INTENT, "focal": 2.0, "class_weights": "balanced"}}},
+        "`tasks.intent.focal`, `label_smoothing` act on the encoder alone",
+    ),
+    "rate": ({"optimiser": {"head_lr": 0.1, "encoder_lr": 1e-4}}, "`optimiser.head_lr` acts on the encoder alone"),
+    "frozen": (
+        {"freeze": "encoder", "dropout": 0.3, "optimiser": {"clip": 2.0}, "tasks": {"intent": {**INTENT, "epochs": 2}}},
+        "`optimiser.clip`, `budget`, `dropout`, `tasks.intent.epochs` have no effect: the encoder stays as it is",
+    ),
+    "frozen by its number of layers": (
+        {"freeze": 2, "dropout": 0.1},
+        "`budget` has no effect: the encoder stays as it is",
+    ),
+    "frozen behind a pre-training": (
+        {"freeze": "encoder", "pretrain": {"steps": 1}, "optimiser": {"clip": 2.0}, "budget": {}, "dropout": 0.1},
+        "",
+    ),
+    "enough rows": ({"few_rows": 0, "label_smoothing": 0.1}, ""),
+    "named rows to validate on": (
+        {"label_smoothing": 0.1, "tasks": {"intent": {**INTENT, "validation": "test.jsonl"}}},
+        "",
+    ),
+}
+"""Keys of a recipe, and what is said of those that do not reach the head that ships."""
+
+
+@pytest.mark.parametrize("case", UNREACHED)
+def test_keys_that_do_not_reach_the_head_that_ships_are_said(
+    base: Path, few: Path, write_recipe: WriteRecipe, case: str
+) -> None:
+    keys, said = UNREACHED[case]
+    budget = {"evaluations": 2} if "epochs" in str(keys.get("tasks")) else PLAIN["budget"]
+    recipe = write_recipe(**{"encoder": str(base), "tasks": {"intent": INTENT}, **PLAIN, "budget": budget, **keys})
+    found = check_data(load_recipe(recipe), few)
+    assert found.problems == []
+    begins = (
+        "note: few rows: the heads of intent are fitted once more by logistic regression after the last step, so that "
+    )
+    assert [note for note in found.notes if note.startswith("note: few rows")] == ([begins + said] if said else [])
 
 
 def test_a_label_without_rows_is_never_the_most_likely_one(few: Path, open_run: Callable[..., Fitting]) -> None:

@@ -30,7 +30,7 @@ from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
 from .check_phases import refuse_few_steps, refuse_layers, refuse_phases
 from .rows.encoding import count_tokens
-from .start.few_rows import find_few, learned_examples
+from .start.few_rows import describe_refit_keys, find_few, learned_examples
 from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
 
@@ -96,8 +96,14 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
     except SetupError as error:
         problems.append(str(error))
         unlabelled = 0
-    notes = [*describe_static_phases(recipe), *describe_idle_keys(recipe)] if not problems else []
+    notes = describe_notes(recipe, tasks, find_few(recipe, tasks, checkpoint)) if not problems else []
     return CheckedData(reports, [*dict.fromkeys(problems)], unlabelled, notes)
+
+
+def describe_notes(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
+    """Return a line for each thing that a recipe says in vain."""
+    said = [*describe_static_phases(recipe), *describe_idle_keys(recipe)]
+    return [*said, *describe_refit_keys(recipe, tasks, few)]
 
 
 def count_learned(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, int]:

@@ -20,15 +20,13 @@ from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.stage import run_stage
 from ..pretrain.unlabelled import read_unlabelled
 from ..recipe.frozen_keys import describe_frozen_keys
-from ..recipe.idle_keys import describe_idle_keys
 from ..recipe.last_phase import with_self_training
-from ..recipe.phase_recipe import describe_static_phases
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.overlaps import refuse_run_overlaps
 from ..run_folders.provenance import digest_data
 from ..run_folders.run_folder import RECORD, RunFolder, RunRecord, digest
 from ..smaller import stage as smaller_stage
-from .check_data import refuse_recipe
+from .check_data import describe_notes, refuse_recipe
 from .checkpoint import checkpoint_weights, restore
 from .finish.add_vectors import add_vectors, lacks_vectors_alone
 from .finish.head_finish import Refit, refit_heads, set_heads
@@ -124,7 +122,7 @@ def fit(
         quiet, on_progress, print_line = True, ignore, ignore
     if state is not None and not finish:
         state.refuse_other_processes(run)
-    notes = [*describe_static_phases(run.recipe), *describe_idle_keys(run.recipe)]
+    notes = describe_notes(run.recipe, run.tasks, run.few)
     for line in [*describe_skipped(recipe.skipped), *notes, *describe(run.data, recipe.max_tokens)]:
         print_line(line)
     if state is None and run.accelerator.is_main_process:

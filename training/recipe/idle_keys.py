@@ -84,12 +84,12 @@ def refuse_idle_pretraining(recipe: PretrainingRecipe) -> None:
 def describe_unread_keys(recipe: PretrainingRecipe) -> list[str]:
     """Return a line that names keys which `murmura pretrain` does not read: one recipe may be that of the training, too."""
     found = [
-        key for key in type(recipe).model_fields if key not in _OF_PRETRAINING | {"optimiser"} and _is_set(recipe, key)
+        key for key in type(recipe).model_fields if key not in _OF_PRETRAINING | {"optimiser"} and is_set(recipe, key)
     ]
     found += [
         f"optimiser.{key}"
         for key in type(recipe.optimiser).model_fields
-        if key not in _OF_ITS_OPTIMISER and _is_set(recipe.optimiser, key)
+        if key not in _OF_ITS_OPTIMISER and is_set(recipe.optimiser, key)
     ]
     if not found:
         return []
@@ -103,10 +103,10 @@ def describe_idle_keys(recipe: Recipe) -> list[str]:
     """Return a line for each key that has no effect in a training, and may stand in a recipe that others share."""
     found = []
     writes = any(KINDS.get(task.kind).generates for task in recipe.tasks.values())
-    if recipe.lora is not None and not writes and _is_set(recipe.lora, "decoder_rank"):
+    if recipe.lora is not None and not writes and is_set(recipe.lora, "decoder_rank"):
         found.append("note: `lora.decoder_rank` has no effect: no task writes replies")
     soft = any(source.soft for task in recipe.tasks.values() for source in task.train)
-    if _is_set(recipe, "hold") and not soft and not any(_holds(recipe, phase) for phase in recipe.phases):
+    if is_set(recipe, "hold") and not soft and not any(_holds(recipe, phase) for phase in recipe.phases):
         found.append("note: `hold` has no effect: no row is marked `soft`, and no phase holds other tasks")
     return found
 
@@ -116,7 +116,7 @@ def can_end_early(patience: int, evaluations: int) -> bool:
     return patience <= evaluations - 2
 
 
-def _is_set(model: Any, key: str) -> bool:
+def is_set(model: Any, key: str) -> bool:
     """Return whether a key is set to something else than its default."""
     return key in model.model_fields_set and getattr(model, key) != type(model).model_fields[key].get_default()
 
@@ -134,11 +134,11 @@ def _find_between_tasks(recipe: Recipe) -> Iterator[Problem]:
         return
     why = "has no effect with one task: it says how several go together"
     for key in BETWEEN_TASKS:
-        if _is_set(recipe, key):
+        if is_set(recipe, key):
             yield (key,), why
     for name, task in recipe.tasks.items():
         for key in OF_A_TASK_AMONG_OTHERS:
-            if _is_set(task, key):
+            if is_set(task, key):
                 yield ("tasks", name, key), f"{why}; the learning rates say how much it learns"
 
 
@@ -215,7 +215,7 @@ def _holds(recipe: Recipe, phase: Phase) -> bool:
 
 
 def _find_few_rows(recipe: Recipe) -> Iterator[Problem]:
-    if not _is_set(recipe, "few_rows") or not recipe.few_rows:
+    if not is_set(recipe, "few_rows") or not recipe.few_rows:
         return
     if not recipe.probe:
         yield ("few_rows",), "has no effect beside `probe: false`: no head begins from the probe"

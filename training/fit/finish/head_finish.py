@@ -27,6 +27,7 @@ from ..few_labels.cross_validation import cross_validate
 from ..probe.regression import fit_regression
 from ..rows.encoding import encode_part
 from ..setup import Fitting
+from ..start.few_rows import refit_names
 
 FOLDS: Final = 5
 Array = NDArray[Any]
@@ -108,7 +109,7 @@ def refit_heads(run: Fitting) -> Refit:
 
 def is_refit(run: Fitting, data: TaskData) -> bool:
     """Return whether the head of a task is fitted once more."""
-    return data.name in run.few and data.task.validation is None
+    return data.name in refit_names([data], run.few)
 
 
 def scored_rows(run: Fitting, data: TaskData) -> list[Example]:
@@ -204,11 +205,12 @@ def _folds(examples: Sequence[Example], seed: int) -> Iterator[list[int]]:
 def _taught_rows(run: Fitting, task: int, data: TaskData) -> _Rows:
     part = run.train[task]
     states = states_of(run.model, task, part.ids, device=run.device, bf16=False)
-    return _Rows(states, [int(target) for target in part.targets], np.full(len(states), 1 / _copies(data)))
+    labels = [int(target) for target in part.targets]
+    return _Rows(states, labels, _weights_by_label(data, labels) / _copies(data))
 
 
 def _rows_of(run: Fitting, task: int, data: TaskData, examples: Sequence[Example]) -> _Rows:
-    """Each weighs as much as a row of the same file that is repeated in training; one of no file as one that is not."""
+    """Each weighs as much as a row of its label and the same file that is repeated in training; one of no file as one that is not."""
     if not examples:
         return _Rows(np.zeros((0, run.model.heads[task].in_features), np.float32), [], np.zeros(0))
     tokenizer = run.checkpoint.tokenizer
@@ -218,7 +220,13 @@ def _rows_of(run: Fitting, task: int, data: TaskData, examples: Sequence[Example
     states = states_of(run.model, task, part.ids, device=run.device, bf16=False)
     copies, mean = _copies_by_file(data) | {"": 1.0}, _copies(data)
     weights = np.array([copies.get(_file_of(example), mean) / mean for example in examples])
-    return _Rows(states, [int(target) for target in part.targets], weights)
+    labels = [int(target) for target in part.targets]
+    return _Rows(states, labels, weights * _weights_by_label(data, labels))
+
+
+def _weights_by_label(data: TaskData, labels: list[int]) -> Array:
+    """Return how much each row [N] counts by its label, as in the loss."""
+    return np.ones(len(labels)) if data.class_weights is None else np.array(data.class_weights)[labels]
 
 
 def _copies(data: TaskData) -> float:

@@ -8,10 +8,17 @@ from ...model.encoders import Checkpoint
 from ...prepare.data_report import TaskReport
 from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
+from ...recipe.idle_keys import is_set
+from ...recipe.optimiser import Optimiser
+from ...recipe.phase_recipe import leaves_encoder
 from ...recipe.recipe import Recipe
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
+_OF_LOSS: Final = ("focal", "label_smoothing")
+"""Keys of a task that change its loss, which no logistic regression has."""
+_OF_STEPS: Final = ("budget", "dropout", "word_dropout")
+"""Keys of a recipe that say how its steps are taken."""
 
 
 def find_few(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> frozenset[str]:
@@ -43,6 +50,41 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
     ):
         return False
     return len(originals(data.train)) < recipe.few_rows * len(data.labels)
+
+
+def refit_names(tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
+    """Return the tasks of `few` whose heads are fitted once more after the last step: those without rows named for validation."""
+    return [data.name for data in tasks if data.name in few and data.task.validation is None]
+
+
+def describe_refit_keys(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
+    """Return a line that names the keys which do not reach heads that are fitted once more; none without such."""
+    names = refit_names(tasks, few)
+    frozen = all(leaves_encoder(recipe, phase) for phase in recipe.phases or (None,))
+    found = [f"tasks.{name}.{key}" for name in names for key in _OF_LOSS if is_set(recipe.tasks[name], key)]
+    if names and recipe.label_smoothing:
+        found.append("label_smoothing")
+    if len(names) == len(tasks):
+        found += [f"optimiser.{key}" for key in _rates_of_heads(recipe, frozen=frozen) if is_set(recipe.optimiser, key)]
+        found += [key for key in _OF_STEPS if frozen and is_set(recipe, key)]
+    found += [f"tasks.{name}.epochs" for name in names if frozen and recipe.tasks[name].epochs is not None]
+    if not found:
+        return []
+    effect = "have no effect: the encoder stays as it is" if frozen else "act on the encoder alone"
+    keys = ", ".join(f"`{key}`" for key in found)
+    return [
+        f"note: few rows: the heads of {', '.join(names)} are fitted once more by logistic regression after the last step, so that {keys} "
+        f"{effect if len(found) > 1 else effect.replace('have', 'has').replace('act ', 'acts ')}"
+    ]
+
+
+def _rates_of_heads(recipe: Recipe, *, frozen: bool) -> list[str]:
+    """Return the keys of the optimiser that act on heads alone."""
+    if not frozen:
+        return ["head_lr"]
+    if recipe.pretrain is not None:
+        return []  # they are those of the pre-training, too
+    return [key for key in Optimiser.model_fields if key not in {"encoder_lr", "layer_decay"}]
 
 
 def reason_against(recipe: Recipe, data: TaskData) -> str:
