@@ -81,7 +81,7 @@ def test_the_first_process_alone_prints_and_both_have_the_record(printed: dict[s
 
 def test_a_failure_in_one_process_ends_the_others(printed: dict[str, str]) -> None:
     assert printed["run fail 1"].startswith(
-        "SetupError: step 3: out of memory with 16 rows (intent 16) in one of 2 processes,"
+        "OutOfMemory: step 3: out of memory with 16 rows (intent 16) in one of 2 processes,"
     )
     assert "Error" in printed["run fail 0"]
 
