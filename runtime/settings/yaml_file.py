@@ -25,6 +25,9 @@ FAST_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 """The tag of the key `<<`, which is valid only within its mapping."""
+_NO_LIST: Final = frozenset({"list_type", "tuple_type", "set_type", "frozen_set_type"})
+_NO_MAPPING: Final = frozenset({"dict_type", "model_type", "model_attributes_type"})
+"""Types of validation errors."""
 
 
 class NotYaml(Exception):
@@ -148,7 +151,8 @@ class YamlFile(Generic[M]):
         first = problems[0]
         is_secret = first["loc"][:1] and first["loc"][0] in self._secret
         line, key = _find(self._tree, first["loc"])
-        problem = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
+        problem = self._expected(first["type"], first["loc"]) or str(first["msg"]).removeprefix("Value error, ")
+        problem = problem.replace("\n", " ")
         if first["type"] == "extra_forbidden":
             problem = f"unknown key; expected one of {', '.join(sorted(_keys_at(self._kind, first['loc'][:-1])))}"
             if is_secret and not is_named_like_a_setting(str(first["loc"][-1])):
@@ -161,6 +165,15 @@ class YamlFile(Generic[M]):
         elif first["type"] != "value_error" and not problem.startswith(key):
             problem += "" if is_secret else f", found {str(first['input'])[:60]!r}"
         return self.refusal(first["loc"], problem)
+
+    def _expected(self, found: str, place: Place) -> str:
+        """Return what is to stand where a value of another type does, in words of YAML; nothing for errors of other kinds."""
+        if found in _NO_LIST:
+            return "expected a list"
+        if found not in _NO_MAPPING:
+            return ""
+        keys = ", ".join(sorted(_keys_at(self._kind, place))) if found != "dict_type" else ""
+        return f"expected a mapping with some of the keys {keys}" if keys else "expected a mapping"
 
 
 def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:
@@ -246,9 +259,9 @@ def _is_field(kind: Any, part: int | str) -> bool:
 
 
 def _model_in(annotation: Any) -> Any:
-    """Return the first model inside Optional, list, dict or Annotated."""
+    """Return the first model inside Optional, list, tuple, dict or Annotated."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in {typing.Union, types.UnionType, list, dict, Annotated}:
+    if get_origin(annotation) in {typing.Union, types.UnionType, list, tuple, dict, Annotated}:
         return next((found for arg in get_args(annotation) if (found := _model_in(arg))), None)
     return None

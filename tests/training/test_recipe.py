@@ -1,6 +1,9 @@
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from murmura.runtime.errors import SetupError
@@ -57,6 +60,60 @@ def test_a_wrong_value_says_what_was_found(tmp_path: Path) -> None:
     said = refusal(tmp_path, "batch_size: many\ntasks: {a: {train: x.csv}}\n")
     assert said.startswith(":1: batch_size: ")
     assert said.endswith("found 'many'")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a list for a method": (
+        {"method": ["lora"]},
+        "method: expected the name of a method or a mapping with its `name`, found \"['lora']\"",
+    ),
+    "a word for phases": ({"phases": "joint"}, "phases: expected a list, found 'joint'"),
+    "words for phases": ({"phases": ["joint"]}, "phases: expected a mapping with some of the keys dropout, epochs,"),
+    "an unknown key of a phase": (
+        {"phases": [{"nmae": "a"}]},
+        "phases.nmae: unknown key; expected one of dropout, epochs,",
+    ),
+    "a number for a mapping": (
+        {"lora": 8},
+        "lora: expected a mapping with some of the keys alpha, decoder_rank, dropout, rank, targets, found '8'",
+    ),
+    "a number to search": (
+        {"tune": {"space": {"dropout": 0.1}}},
+        "tune.space.dropout: expected `{low: 1, high: 9}` or a list of choices, found '0.1'",
+    ),
+    "a text for a verbaliser": (
+        {"tasks": {"t": {"train": "x.csv", "verbaliser": "it is"}}},
+        "tasks.t.verbaliser: expected a mapping with some of the keys template, words, found 'it is'",
+    ),
+    "tasks in a list": ({"tasks": ["t"]}, "tasks: expected a mapping, found \"['t']\""),
+    "true for what is frozen": (
+        {"freeze": True},
+        "freeze: expected `embeddings`, `encoder` or a number of layers, found True",
+    ),
+    "no weights of labels": (
+        {"tasks": {"t": {"train": "x.csv", "class_weights": "even"}}},
+        "tasks.t.class_weights: expected `balanced` or a mapping of labels to weights, found 'even'",
+    ),
+    "an infinite rate": (
+        {"optimiser": {"encoder_lr": math.inf}},
+        "optimiser.encoder_lr: Input should be a finite number, found 'inf'",
+    ),
+    "an infinite weight": ({"hold": {"weight": math.inf}}, "hold.weight: Input should be a finite number, found 'inf'"),
+    "no number": (
+        {"pretrain": {"objectives": {"masked_words": math.nan}}},
+        "pretrain.objectives.masked_words.weight: Input should be a finite number",
+    ),
+}
+"""Values of another type than their keys have, and what is said of them."""
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_value_of_another_type_gets_one_line_that_says_what_was_expected(tmp_path: Path, case: str) -> None:
+    keys, said = WRONG[case]
+    found = refusal(tmp_path, yaml.safe_dump({"tasks": {"t": {"train": "x.csv"}}, **keys}))
+    line, _, problem = found.removeprefix(":").partition(": ")
+    assert line.isdigit()
+    assert problem.startswith(said)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

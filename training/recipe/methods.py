@@ -141,8 +141,10 @@ NAMES: Final = ("lora", "dora", "adalora", "ia3", "bottleneck", "prefix", "promp
 
 
 def by_name(value: Any) -> Any:
-    """Read the name of a method as a mapping with it. ValueError for one that there is not."""
+    """Read the name of a method as a mapping with it. ValueError for one that there is not, and for what is neither."""
     found = {"name": value} if isinstance(value, str) else value
+    if not isinstance(found, dict | MethodKeys | None):
+        raise ValueError(f"expected the name of a method or a mapping with its `name`, found {str(value)[:60]!r}")
     if isinstance(found, dict) and found.get("name") not in NAMES:
         named = f"found {found['name']!r}" if "name" in found else "without a name"
         raise ValueError(f"no such method, {named}; expected one of {', '.join(NAMES)}")

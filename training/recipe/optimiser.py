@@ -50,7 +50,7 @@ def _as_freeze(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return {"layers": value}
     named: dict[object, object] = {"embeddings": {"layers": 0}, "encoder": {"all": True}}
-    if isinstance(value, str) and value not in named:
+    if not isinstance(value, dict | Freeze | None) and (not isinstance(value, str) or value not in named):
         raise ValueError(f"expected `embeddings`, `encoder` or a number of layers, found {value!r}")
     return named[value] if isinstance(value, str) else value
 

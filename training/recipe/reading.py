@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from ...runtime.model.texts.words import trim_blanks
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 """A text that is there: an empty one stands for nothing, and is refused rather than taken for none."""
@@ -21,7 +21,7 @@ HUB: Final = "hub:"
 class Frozen(BaseModel):
     """Refuses unknown keys and cannot be changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _as_text(value: Any) -> Any:

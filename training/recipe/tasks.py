@@ -24,6 +24,18 @@ def _as_out_of_scope(value: Any) -> Any:
     return {"label": value} if isinstance(value, str | int | float) else value
 
 
+def _as_class_weights(value: Any) -> Any:
+    if not isinstance(value, dict | None) and value != "balanced":
+        raise ValueError(f"expected `balanced` or a mapping of labels to weights, found {str(value)[:60]!r}")
+    return value
+
+
+ClassWeights = Annotated[
+    Literal["balanced"] | dict[Label, Positive] | None,
+    BeforeValidator(_as_class_weights),
+]
+
+
 class Task(Reading):
     kind: TaskKind = "classification"
     skip: bool = False
@@ -47,7 +59,7 @@ class Task(Reading):
     """How much the task's mean loss counts in a step, against the weights of the other tasks."""
     sampling_weight: Positive = 1.0
     label_smoothing: Share | None = None
-    class_weights: Literal["balanced"] | dict[Label, Positive] | None = None
+    class_weights: ClassWeights = None
     """How much the rows of a label count in the loss: `balanced` is in inverse proportion to its rows, with a mean of 1 over
     the rows; of a mapping, labels that it does not name count 1."""
     focal: Annotated[float, Field(gt=0)] | None = None

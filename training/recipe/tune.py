@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from .reading import Count, Frozen, Positive
 
 Number = int | float
+EXPECTED: Final = "expected `{low: 1, high: 9}` or a list of choices"
 PASSWORD_KEYS: Final = frozenset({"password", "passwd", "pwd", "passfile", "sslpassword"})
 """Parameters of a database's URL that are as secret as its password."""
 _PASSWORD: Final = re.compile(r"[^:/@]+://[^:/@]*:([^@]+)@")
@@ -32,7 +33,7 @@ class Dimension(Frozen):
             self._check_choices(self.choices)
             return self
         if self.low is None or self.high is None:
-            raise ValueError("expected `{low: 1, high: 9}` or a list of choices")
+            raise ValueError(EXPECTED)
         if self.low >= self.high:
             raise ValueError(f"low {self.low} is not below high {self.high}")
         if self.log and self.low <= 0:
@@ -74,7 +75,14 @@ class Dimension(Frozen):
         return self.low <= value <= self.high and (isinstance(value, int) or not self.is_whole)
 
 
-DimensionKey = Annotated[Dimension, BeforeValidator(lambda v: {"choices": v} if isinstance(v, list | tuple) else v)]
+def _as_dimension(value: Any) -> Any:
+    """Read a list as choices."""
+    if not isinstance(value, list | tuple | dict | Dimension):
+        raise ValueError(f"{EXPECTED}, found {str(value)[:60]!r}")
+    return {"choices": value} if isinstance(value, list | tuple) else value
+
+
+DimensionKey = Annotated[Dimension, BeforeValidator(_as_dimension)]
 
 
 class Tune(Frozen):
