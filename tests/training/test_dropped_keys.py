@@ -165,6 +165,8 @@ def test_a_retraining_of_one_task_leaves_out_what_weighs_it_against_others_and_s
         "of the old recipe, `normalise`, `sampling`, `tasks.t.loss_weight`, `tasks.t.sampling_weight` have no effect: the job decides"
     ]
     refuse_idle_keys(Recipe.model_validate(make_recipe(job, manifest, recipe, {"t": task}, "")))
+    said = describe_dropped_keys(job, manifest, Recipe.model_validate({"tasks": {"t": TASK}, "weights": "dwa"}), ["t"])
+    assert said == ["of the old recipe, `weights` has no effect: the job decides"], "also where no task has rows"
     both = Recipe.model_validate(make_recipe(job, manifest, recipe, {"t": task, "u": TASK}, ""))
     assert (both.normalise, both.sampling.method, both.tasks["t"].loss_weight) == (True, "equal", 2)
 

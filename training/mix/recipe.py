@@ -78,7 +78,8 @@ def make_recipe(
     also = fit.model_dump(
         mode="json", exclude={"epochs", "steps", "evaluations", "encoder_lr", "head_lr"}, exclude_none=True
     )
-    return without_idle_keys(kept | also | named)
+    made = kept | also | named
+    return without_idle_keys(made) if tasks else made
 
 
 def describe_dropped_keys(
