@@ -18,19 +18,21 @@ OF_A_TASK_AMONG_OTHERS: Final = ("loss_weight", "sampling_weight")
 _OF_ENCODER: Final = ("encoder_lr", "layer_decay")
 _OF_PRETRAINING: Final = frozenset(
     {
-        *(
-            "name",
-            "description",
-            "attribution",
-            "encoder",
-            "pretrain",
-            "tasks",
-            "max_tokens",
-            "seed",
-            "data_seed",
-            "precision",
-        ),
-        *("trackers", "report", "threads", "save_minutes", "allow_unknown"),
+        "name",
+        "description",
+        "attribution",
+        "encoder",
+        "pretrain",
+        "tasks",
+        "max_tokens",
+        "seed",
+        "data_seed",
+        "precision",
+        "trackers",
+        "report",
+        "threads",
+        "save_minutes",
+        "allow_unknown",
     }
 )
 """Keys that `murmura pretrain` reads, or that say nothing of a training."""

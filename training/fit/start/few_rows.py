@@ -10,7 +10,7 @@ from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
 from ...recipe.idle_keys import is_set
 from ...recipe.optimiser import Optimiser
-from ...recipe.phase_recipe import leaves_encoder
+from ...recipe.phase_recipe import never_trains_encoder
 from ...recipe.recipe import Recipe
 
 ENCODER_LR: Final = 5e-5
@@ -60,7 +60,7 @@ def refit_names(tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
 def describe_refit_keys(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
     """Return a line that names the keys which do not reach heads that are fitted once more; none without such."""
     names = refit_names(tasks, few)
-    frozen = all(leaves_encoder(recipe, phase) for phase in recipe.phases or (None,))
+    frozen = never_trains_encoder(recipe)
     found = [f"tasks.{name}.{key}" for name in names for key in _OF_LOSS if is_set(recipe.tasks[name], key)]
     if names and recipe.label_smoothing:
         found.append("label_smoothing")
