@@ -5,12 +5,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from stopped_training import Stopped, stop_before
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_training import RECIPE
 
@@ -18,13 +21,15 @@ from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import check_data
 from murmura.training.fit.loop import fit, train
 from murmura.training.fit.setup import Fitting, prepare
-from murmura.training.fit.state.resume import read_state, save_state
+from murmura.training.fit.state.resume import State, read_state, save_state
 from murmura.training.fit.steps.gradient import compute_gradient
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.run_folders.run_folder import RunFolder
+from murmura.training.run_folders.run_folder import WEIGHTS, RunFolder
 
 WriteRecipe = Callable[..., Path]
 TASKS = {"intent": RECIPE["tasks"]["intent"]}
+SCALE = 2.0**20
+"""With it the first steps of a tiny encoder overflow."""
 
 
 def prepare_fp16(recipe: Path, data: Path, folder: Path, scale: float) -> Fitting:
@@ -90,3 +95,32 @@ def test_a_run_in_fp16_goes_on_with_the_scale_that_it_had(
     compute_gradient(again, again.plan[0], [1.0])
     optimiser.step()
     assert again.accelerator.scaler.get_scale() in {2.0**6, 2.0**7}
+
+
+def test_an_interrupted_run_in_fp16_goes_on_to_the_same_bytes_and_not_without_its_scaler(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"save_minutes": 0, "dropout": 0.1, "probe": False, "few_rows": 0}
+    recipe = write_recipe(tasks=TASKS, budget={"steps": 10, "evaluations": 1}, **changes)
+
+    def run(name: str, state: State | None = None) -> tuple[bytes, dict[str, Any]]:
+        """Train in the folder of this name; return the checkpoint's bytes and the scaler in the end."""
+        fitting = prepare_fp16(recipe, few, tmp_path / name, SCALE)
+        train(fitting, state=state, quiet=True)
+        return (tmp_path / name / WEIGHTS).read_bytes(), fitting.accelerator.scaler.state_dict()
+
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        stop_before(8, patch)
+        with pytest.raises(Stopped):
+            run("stopped")
+    state = read_state(RunFolder(tmp_path / "stopped"), recipe)
+    assert state is not None
+    scaler = state.position.scaler
+    assert scaler is not None
+    assert scaler["scale"] < SCALE, "steps were left out"
+    assert scaler["_growth_tracker"] > 0, "and others counted"
+    assert run("resumed", state) == whole
+    for key, other in (("_growth_tracker", 0), ("scale", SCALE)):
+        position = state.position.model_copy(update={"scaler": {**scaler, key: other}})
+        assert run(f"without {key}", replace(state, position=position)) != whole, key

@@ -73,11 +73,28 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_take_step", take_or_stop)
 
 
+@pytest.mark.parametrize("with_pairs_and_new_words", [False, True])
 def test_an_interrupted_pretraining_goes_on_to_the_same_bytes(
-    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, with_pairs_and_new_words: bool
 ) -> None:
     path = write(objectives=ALL)
+    if with_pairs_and_new_words:
+        made = rows(24, 1)
+        pairs = [
+            {"text": a["text"], "text_pair": b["text"], "not": c["text"]}
+            for a, b, c in zip(*[iter(made)] * 3, strict=True)
+        ]
+        write_jsonl(path.parent / "pairs.jsonl", pairs)
+        embedding = {"pairs": {"path": "pairs.jsonl", "negative": "not"}}
+        path = write(
+            objectives={"masked_words": None, "sentence_embedding": embedding},
+            encoder={**RECIPE["encoder"], "vocab_size": 100},
+            new_words={"least_count": 20, "least_pieces": 3, "most": 2},
+        )
     whole = run(path, "whole")
+    assert (len(whole.new_words), whole.objectives["sentence_embedding"]) == (
+        (2, "8 pairs") if with_pairs_and_new_words else (0, "120 texts")
+    )
     with monkeypatch.context() as patch:
         stop_at(4, patch)
         with pytest.raises(Stopped):
