@@ -1,9 +1,10 @@
-"""A joint model distilled to half its layers: its mean score as a share of the teacher's, and how many times as fast it is.
+"""A joint model distilled to half its layers, or half their width: its mean score as a share of the teacher's, and how many times as fast it is.
 
 python benchmarks/smaller.py                                  # recipes/joint.yaml, MiniLM-L6, all rows, three seeds (hours on one core)
 python benchmarks/smaller.py --part 0.1 --seeds 0             # a tenth of the rows: ten minutes
 python benchmarks/smaller.py --short                          # a twentieth of the rows, one keep
 python benchmarks/smaller.py --keep even lowest --gold 0.5 0  # which layers stay, and the label's share of the target
+python benchmarks/smaller.py --layers 6 4 3 --neurons 768      # all, 4 and 3 layers of half the feed-forward width, each
 
 The teacher is trained by the recipe; a student reads each row twice as often, with half the layers for about the same cost.
 `labels alone` begins as the same layers and has no teacher: what distillation brings is the difference. Scored are the test parts through the exported graphs; speed is CPU
@@ -13,6 +14,7 @@ time of ONNX Runtime on one thread, 512 test texts in batches of 32, tokenised b
 import argparse
 import os
 import tempfile
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -58,11 +60,14 @@ def train(folder: Path, data: Path, seed: int, recipe: dict[str, Any]) -> float:
     return record.cpu_seconds
 
 
-def distil(scratch: Path, data: Path, seed: int, part: float, keep: str, gold: float | None, layers: int) -> str:
+def distil(
+    scratch: Path, data: Path, seed: int, part: float, keep: str, gold: float | None, layers: int, neurons: int | None
+) -> str:
     """Train a student; return its line of the table. Without `gold` it learns the labels alone."""
     asked = {"teacher": str(scratch / "teacher"), "layers": layers, "keep": keep}
+    asked |= {"intermediate_size": neurons} if neurons is not None else {}
     recipe = make_recipe(part, smaller=asked if gold is None else {**asked, "gold": gold})
-    student = scratch / f"{keep}-{gold}"
+    student = scratch / f"{layers}-{neurons}-{keep}-{gold}"
     if gold is None:
         taught, Teachers.gold_at = Teachers.gold_at, lambda *_: 1.0  # type: ignore[method-assign]
     try:
@@ -72,14 +77,15 @@ def distil(scratch: Path, data: Path, seed: int, part: float, keep: str, gold: f
             Teachers.gold_at = taught  # type: ignore[method-assign]
     found = read_comparison(student.with_name(f"{student.name}.run"))
     assert found is not None, "it has a teacher"
-    return describe(keep, LABELS_ALONE if gold is None else f"{gold:g}", found, seconds)
+    kept = f"{layers} ({keep})" if neurons is None else f"{layers} ({keep}), {neurons} neurons"
+    return describe(kept, LABELS_ALONE if gold is None else f"{gold:g}", found, seconds)
 
 
-def describe(keep: str, gold: str, found: Compared, seconds: float) -> str:
+def describe(kept: str, gold: str, found: Compared, seconds: float) -> str:
     tasks = ", ".join(f"{each.task} {100 * each.student:.1f} of {100 * each.teacher:.1f}" for each in found.tasks)
     student, teacher = (100 * mean(getattr(each, who) for each in found.tasks) for who in ("student", "teacher"))
     return (
-        f"| {keep} | {gold} | {student:.2f} of {teacher:.2f} | {100 * found.quality:.1f} % | {found.speed:.2f} | {tasks} | "
+        f"| {kept} | {gold} | {student:.2f} of {teacher:.2f} | {100 * found.quality:.1f} % | {found.speed:.2f} | {tasks} | "
         f"{seconds:.0f} |"
     )
 
@@ -90,7 +96,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=shared)
     parser.add_argument("--part", type=float, default=1.0, help="of the training rows")
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--layers", nargs="+", type=int, default=[3])
+    parser.add_argument("--neurons", type=int, help="of the feed-forward part of each layer; all without it")
     parser.add_argument("--keep", nargs="+", choices=["even", "ends", "lowest"], default=["even"])
     parser.add_argument("--gold", nargs="+", type=float, default=[0.5])
     parser.add_argument("--control", action="store_true", help="with a student that learns labels alone")
@@ -107,9 +114,8 @@ def main() -> None:
                 f"| layers kept | label's share | mean score | of the teacher's | speed | tasks | CPU-s |\n{'| --- ' * 7}|"
             )
             golds = [*chosen.gold, *([None] if chosen.control else [])]
-            for keep in chosen.keep:
-                for gold in golds:
-                    print(distil(Path(scratch), chosen.data, seed, part, keep, gold, chosen.layers), flush=True)
+            for layers, keep, gold in product(chosen.layers, chosen.keep, golds):
+                print(distil(Path(scratch), chosen.data, seed, part, keep, gold, layers, chosen.neurons), flush=True)
         print()
 
 

@@ -1,4 +1,4 @@
-"""A trained model is distilled into fewer layers: where it begins, what it learns, and how it compares with its teacher."""
+"""A trained model is distilled into a smaller one: where it begins, what it learns, and how it compares with its teacher."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ from murmura.runtime.model.model import Model
 from murmura.schemas.manifest import HeadForm, TaskSpec
 from murmura.training.cli.train import train
 from murmura.training.evaluate import against_teacher
-from murmura.training.evaluate.against_teacher import choose_timed, compare_with_teacher
+from murmura.training.evaluate.against_teacher import choose_timed, compare_with_teacher, serve_on_cpu
 from murmura.training.evaluate.evaluate import answers, evaluate, score_task
 from murmura.training.export.export import export
 from murmura.training.fit.check_data import check_data
@@ -32,6 +32,7 @@ from murmura.training.run_folders.run_folder import RunFolder, SmallerRecord, Te
 from murmura.training.run_folders.smaller import read_comparison
 from murmura.training.run_folders.trained_model import open_trained
 from murmura.training.smaller.layers import choose_layers, keep_layers
+from murmura.training.smaller.neurons import keep_neurons
 from murmura.training.smaller.stage import start_smaller, write_smaller
 
 WriteRecipe = Callable[..., Path]
@@ -72,6 +73,32 @@ def test_heads_that_read_all_layers_keep_what_they_read_of_those_that_stay() -> 
         "heads.t.weight": columns.reshape(2, 4, 3)[:, [0, 1, 3]].reshape(2, 9).tolist(),
         "heads.t.norm.mean": [[0, 1, 2], [3, 4, 5], [9, 10, 11]],
     }
+
+
+def test_the_neurons_of_greatest_weight_stay_in_encoders_and_decoders() -> None:
+    up = np.array([[3.0, 4.0], [0.1, 0.0], [0.0, 2.0], [5.0, 0.0]])
+    bias, down = np.array([0.0, 0.1, 9.0, 0.0]), np.array([[0.01, 9.0, 1.0, 2.0], [0.0, 9.0, 0.0, 0.0]])
+    weights = {
+        "encoder.layer.1.intermediate.dense.weight": up,
+        "encoder.layer.1.intermediate.dense.bias": bias,
+        "encoder.layer.1.output.dense.weight": down,
+        "encoder.layer.1.output.dense.bias": np.zeros(2),
+        "encoder.layer.1.attention.output.dense.weight": np.eye(4),
+        "heads.reply.layers.0.feed_forward.up.weight": up[::-1],
+        "heads.reply.layers.0.feed_forward.up.bias": bias[::-1],
+        "heads.reply.layers.0.feed_forward.down.weight": down[:, ::-1],
+    }
+    found = keep_neurons(weights, 2)
+    kept = [2, 3]
+    encoder, decoder = "encoder.layer.1.", "heads.reply.layers.0.feed_forward."
+    assert np.array_equal(found[encoder + "intermediate.dense.weight"], up[kept])
+    assert np.array_equal(found[encoder + "intermediate.dense.bias"], bias[kept])
+    assert np.array_equal(found[encoder + "output.dense.weight"], down[:, kept])
+    assert np.array_equal(found[decoder + "up.weight"], up[kept][::-1])
+    assert np.array_equal(found[decoder + "up.bias"], bias[kept][::-1])
+    assert np.array_equal(found[decoder + "down.weight"], down[:, kept][:, ::-1])
+    assert found[encoder + "attention.output.dense.weight"].shape == (4, 4)
+    assert all(np.array_equal(array, weights[name]) for name, array in keep_neurons(weights, 4).items())
 
 
 def test_with_all_layers_kept_it_answers_as_the_teacher_before_training(
@@ -141,6 +168,39 @@ def test_the_exported_graph_has_the_layers_it_says_and_the_report_compares_it_wi
     )
     assert read_comparison(tmp_path / "m.run") is None
     assert "Against its teacher" not in (tmp_path / "m" / "report.html").read_text()
+
+
+def test_a_narrower_model_answers_as_the_teacher_without_what_was_least_and_says_how_wide_it_is(
+    few: Path, model_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    trained = open_trained(model_folder)
+    wide = trained.encoder.intermediate_size
+    silent = {
+        name: np.concatenate([array[: wide // 2], np.zeros_like(array[wide // 2 :])])
+        for name, array in trained.weights.items()
+        if ".intermediate.dense." in name
+    }
+    recipe = load_recipe(write_recipe(**SHORT, smaller={"teacher": str(model_folder), "intermediate_size": wide // 2}))
+    assert recipe.smaller is not None
+    teacher = replace(trained, weights={**trained.weights, **silent})
+    write_smaller(tmp_path / "smaller", teacher, recipe.smaller)
+    student = open_trained(tmp_path / "smaller")
+    assert (student.encoder.intermediate_size, student.encoder.layers) == (wide // 2, trained.encoder.layers)
+    texts = ["send money to paris", "i lost my card in rome, please help"]
+    one, other = (serve_on_cpu(each) for each in (teacher, student))
+    served, found = (each.run(each.encode(texts)).values for each in (one, other))
+    assert all(np.abs(served[name] - found[name]).max() < 1e-4 for name in served)
+    keys = {**SHORT, "tasks": {"intent": TWO["intent"]}, "save_minutes": 0}
+    path = write_recipe(**keys, smaller={"teacher": str(model_folder), "layers": 1, "intermediate_size": 24})
+    fit(path, few, tmp_path / "m.run", quiet=True)
+    manifest = export(tmp_path / "m.run", tmp_path / "m")
+    assert (manifest.encoder.layers, manifest.encoder.intermediate_size) == (1, 24)
+    said: list[str] = []
+    evaluate(tmp_path / "m", few, print_line=said.append)
+    line = f"1 of the teacher's 2 layers, 24 of {wide} neurons in each: "
+    assert any(each.startswith(line) for each in said)
+    assert line in (tmp_path / "m/report.md").read_text()
+    assert f"24 of {wide} neurons in each" in (tmp_path / "m/report.html").read_text()
 
 
 def test_both_are_timed_alike_wherever_the_student_is_asked(
@@ -258,6 +318,10 @@ def refuse_first(recipe: Path, data: Path) -> None:
         ({"teacher": "nowhere", "layers": 1}, {}, r"smaller\.teacher: nowhere: no model and no finished run"),
         ({"layers": 1, "keep": "odd"}, {}, r"smaller\.keep: "),
         ({"layers": 1, "width": 16}, {}, r"smaller\.width: "),
+        ({"intermediate_size": 129}, {}, r"smaller\.intermediate_size: 129, but .* has 128; expected at most 128"),
+        ({"intermediate_size": 0}, {}, r"smaller\.intermediate_size: "),
+        ({}, {}, r"smaller: is as large as its teacher; give `layers` or `intermediate_size`"),
+        ({"intermediate_size": 8, "keep": "ends"}, {}, r"smaller: `keep` says which layers stay"),
         ({"layers": 1, "gold": 1}, {}, r"smaller: `gold: 1` leaves nothing for teachers"),
         ({"layers": 1}, {"encoder": "somewhere"}, r"`encoder` stands beside `smaller`"),
         ({"layers": 1}, {"teachers": "somewhere"}, r"`teachers` stands beside `smaller`"),

@@ -1,4 +1,4 @@
-"""A model of fewer layers beside its teacher: scores on the same rows, and the speed of both graphs."""
+"""A smaller model beside its teacher: scores on the same rows, and the speed of both graphs."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -65,6 +65,8 @@ def compare_with_teacher(
     return Compared(
         layers=record.layers,
         of=record.of,
+        neurons=record.neurons,
+        of_neurons=record.of_neurons,
         tasks=tasks,
         texts=len(timed),
         teacher_seconds=of_teacher,

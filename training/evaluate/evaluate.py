@@ -92,7 +92,7 @@ def evaluate(
 
 
 def compare_smaller(model: Model, recipe: Recipe, data: Path, run: Path | None, say: Callable[[str], None]) -> None:
-    """Hold a model that was distilled into fewer layers against its teacher, and write into its run how they compare."""
+    """Hold a model that was distilled into a smaller one against its teacher, and write into its run how they compare."""
     record = read_record(run) if run is not None else None
     if run is None or record is None or record.smaller is None:
         return

@@ -96,7 +96,7 @@ class Recipe(Frozen):
     pretrain: Pretraining | None = None
     """What the encoder learns from texts without labels, before the tasks are learned."""
     smaller: Smaller | None = None
-    """A trained model is distilled into fewer layers, which is where the tasks start from."""
+    """A trained model is distilled into a smaller one, which is where the tasks start from."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=3)] = 128
     pooled: bool | Literal["distilled"] = False
@@ -213,9 +213,7 @@ class Recipe(Frozen):
         if found := next((key for key, value in decided.items() if value), None):
             raise ValueError(f"`{found}` stands beside `smaller`, whose teacher is where the tasks start; leave it out")
         if self.pooled == "distilled":
-            raise ValueError(
-                "pooled: distilled keeps vectors of the encoder before, whose layers `smaller` drops: set true"
-            )
+            raise ValueError("pooled: distilled keeps vectors of the encoder before, which `smaller` changes: set true")
         return self
 
     @property

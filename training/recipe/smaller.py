@@ -1,4 +1,4 @@
-"""What a recipe says of the stage `smaller`: a trained model is distilled into one of fewer layers."""
+"""What a recipe says of the stage `smaller`: a trained model is distilled into one of fewer layers, or narrower ones."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,7 +13,10 @@ class Smaller(Frozen):
 
     teacher: Annotated[str, Field(min_length=1)]
     """The folder of a model, a delta or a run of ours with every task of the recipe."""
-    layers: Count
+    layers: Count | None = None
+    """How many of the teacher's layers; all without it."""
+    intermediate_size: Count | None = None
+    """How many neurons of the feed-forward part of each layer, those of greatest weight; all without it."""
     keep: Literal["even", "ends", "lowest"] = "even"
     """Which layers of the teacher: evenly spaced from the first to the last, the first and the last ones without the middle, or
     the lowest."""
@@ -24,6 +27,10 @@ class Smaller(Frozen):
     @model_validator(mode="after")
     def _teaches_something(self) -> Self:
         self.as_teachers()
+        if self.layers is None and self.intermediate_size is None:
+            raise ValueError("is as large as its teacher; give `layers` or `intermediate_size`")
+        if self.layers is None and "keep" in self.model_fields_set:
+            raise ValueError("`keep` says which layers stay, and all of them do without `layers`; leave it out")
         return self
 
     def as_teachers(self) -> Teachers:

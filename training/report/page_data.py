@@ -35,7 +35,7 @@ class PageData:
     pretraining: list[Entry] = field(default_factory=list)
     """The curves of the stage `pretrain`."""
     smaller: Compared | None = None
-    """How a model of fewer layers compares with its teacher."""
+    """How a smaller model compares with its teacher."""
     parameters: int | None = None
     """Of the encoder and all heads."""
     trained: int | None = None

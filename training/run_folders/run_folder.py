@@ -43,9 +43,9 @@ SECOND_STAGE: Final = "second_stage.safetensors"
 PRETRAIN: Final = "pretrain"
 """The folder of the stage `pretrain`, itself a run."""
 SMALLER: Final = "smaller"
-"""The folder of the stage `smaller`: the teacher with fewer layers."""
+"""The folder of the stage `smaller`: the teacher with fewer or narrower layers."""
 COMPARED: Final = "compared_with_teacher.json"
-"""How a model of fewer layers compares with its teacher; `murmura evaluate` writes it."""
+"""How a smaller model compares with its teacher; `murmura evaluate` writes it."""
 TEACHERS: Final = "teachers"
 """The folder of what teachers answer to the training rows."""
 PRETRAINED: Final = "pretrained"
@@ -78,13 +78,16 @@ class TeacherRecord(BaseModel):
 
 
 class SmallerRecord(BaseModel):
-    """The layers of the teacher, from 0, that a student began as, `of` so many."""
+    """The layers of the teacher, from 0, that a student began as, `of` so many, and the neurons of each feed-forward part."""
 
     model_config = ConfigDict(frozen=True)
 
     teacher: TeacherRecord
     layers: list[int]
     of: int
+    neurons: int | None = None
+    of_neurons: int | None = None
+    """None where all of them stayed."""
 
 
 class RunRecord(BaseModel):
@@ -129,7 +132,7 @@ class RunRecord(BaseModel):
     teachers: dict[str, TeacherRecord] = {}
     """By task the model whose answers it learned."""
     smaller: SmallerRecord | None = None
-    """Where a model of fewer layers began; None for others."""
+    """Where a smaller model began; None for others."""
     data_files: dict[str, Sha256] = {}
     """SHA-256 of the data files, by their paths in the recipe."""
     files: dict[str, Sha256] = {}

@@ -1,4 +1,4 @@
-"""What is known of a model that was distilled into fewer layers: where it began, and how it compares with its teacher."""
+"""What is known of a model that was distilled into a smaller one: where it began, and how it compares with its teacher."""
 
 from pathlib import Path
 from typing import Final, TypeVar
@@ -30,6 +30,9 @@ class Compared(BaseModel):
     layers: list[int]
     """The layers of the teacher that the student began as, from 0."""
     of: int
+    neurons: int | None = None
+    of_neurons: int | None = None
+    """The neurons of each feed-forward part; None where all of them stayed."""
     tasks: list[TaskCompared]
     texts: int
     """How many texts were timed."""
@@ -48,10 +51,16 @@ class Compared(BaseModel):
         """How many times as fast as the teacher the student is."""
         return self.teacher_seconds / self.student_seconds
 
+    @property
+    def neurons_kept(self) -> str:
+        """How many neurons stayed, in words; empty where all of them did."""
+        return f"{self.neurons:,} of {self.of_neurons:,} neurons in each" if self.neurons is not None else ""
+
     def describe(self) -> str:
         """Return the comparison in a line."""
+        neurons = f", {self.neurons_kept}" if self.neurons_kept else ""
         return (
-            f"{len(self.layers)} of the teacher's {self.of} layers: {100 * self.quality:.1f} % of its mean score at "
+            f"{len(self.layers)} of the teacher's {self.of} layers{neurons}: {100 * self.quality:.1f} % of its mean score at "
             f"{self.speed:.2f} times its speed"
         )
 

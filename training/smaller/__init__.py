@@ -1,1 +1,1 @@
-"""The stage `smaller`: a trained model becomes one of fewer layers, from which a recipe starts."""
+"""The stage `smaller`: a trained model becomes one of fewer or narrower layers, from which a recipe starts."""

@@ -1,4 +1,4 @@
-"""The stage `smaller` of a recipe: the teacher with fewer layers is what the tasks start from, and its answers teach them."""
+"""The stage `smaller` of a recipe: the teacher with fewer or narrower layers is what the tasks start from, and its answers teach them."""
 
 import shutil
 from pathlib import Path
@@ -17,13 +17,14 @@ from ..run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from ..run_folders.smaller import RECORD, stage_of
 from ..run_folders.trained_model import TrainedModel, open_trained
 from .layers import choose_layers, keep_layers
+from .neurons import keep_neurons
 
 
 def run_stage(recipe: Recipe, run_path: Path, *, resume: bool, is_first: bool = True) -> Recipe:
-    """Write the teacher with fewer layers into the run folder, where the recipe says so, and return the recipe with that as its
+    """Write the smaller teacher into the run folder, where the recipe says so, and return the recipe with that as its
     encoder and the teacher as that of its tasks. Of several processes the first one writes.
 
-    SetupError for a teacher that is no model of ours, or has fewer layers.
+    SetupError for a teacher that is no model of ours, or smaller.
     """
     if recipe.smaller is None:
         return recipe
@@ -40,11 +41,10 @@ def start_smaller(recipe: Recipe, folder: Path, *, write: bool = True) -> Recipe
         teacher = open_trained(Path(asked.teacher))
     except SetupError as error:
         raise recipe.refusal(("smaller", "teacher"), str(error)) from None
-    has = teacher.encoder.layers
-    if asked.layers > has:
-        raise recipe.refusal(
-            ("smaller", "layers"), f"{asked.layers}, but {asked.teacher} has {has}; expected at most {has}"
-        )
+    for key, wanted in (("layers", asked.layers), ("intermediate_size", asked.intermediate_size)):
+        has = getattr(teacher.encoder, key)
+        if wanted is not None and wanted > has:
+            raise recipe.refusal(("smaller", key), f"{wanted}, but {asked.teacher} has {has}; expected at most {has}")
     if parts := teacher.encoder.parts:
         found = f"{asked.teacher} has {', '.join(parts)} around its layers; expected a model without such parts"
         raise recipe.refusal(("smaller", "teacher"), found)
@@ -55,9 +55,13 @@ def start_smaller(recipe: Recipe, folder: Path, *, write: bool = True) -> Recipe
 
 
 def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
-    """Write a model folder without graphs: the teacher's heads on some of its layers, and `smaller.json`. It appears whole."""
-    kept = choose_layers(asked.layers, teacher.encoder.layers, asked.keep)
+    """Write a model folder without graphs: the teacher's heads on what stays of its layers, and `smaller.json`. It appears whole."""
+    of, of_neurons = teacher.encoder.layers, teacher.encoder.intermediate_size
+    kept = choose_layers(asked.layers or of, of, asked.keep)
     weights = keep_layers(teacher.weights, teacher.tasks, kept)
+    neurons = asked.intermediate_size or of_neurons
+    if neurons < of_neurons:
+        weights = keep_neurons(weights, neurons)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -66,11 +70,13 @@ def write_smaller(folder: Path, teacher: TrainedModel, asked: Smaller) -> None:
     (part / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     save_tokenizer(teacher.tokenizer, part / TOKENIZER)
     origin = TeacherRecord(folder=str(teacher.folder), sha256=teacher.sha256)
-    record = SmallerRecord(teacher=origin, layers=kept, of=teacher.encoder.layers)
+    record = SmallerRecord(teacher=origin, layers=kept, of=of)
+    if neurons < of_neurons:
+        record = record.model_copy(update={"neurons": neurons, "of_neurons": of_neurons})
     write_text(part / RECORD, record.model_dump_json(indent=2) + "\n")
     manifest = ModelManifest(
         name=teacher.name,
-        encoder=teacher.encoder.model_copy(update={"layers": len(kept)}),
+        encoder=teacher.encoder.model_copy(update={"layers": len(kept), "intermediate_size": neurons}),
         tasks=list(teacher.tasks),
         limits=Limits(max_tokens=teacher.max_tokens),
         data={name: report.model_dump(mode="json", exclude_defaults=True) for name, report in teacher.data.items()},

@@ -61,9 +61,7 @@ def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
             ("self_training",), "a task of its own has no such phase; leave it out to compare what labels teach"
         )
     if recipe.smaller is not None:
-        raise recipe.refusal(
-            ("smaller",), "a model of fewer layers learns its teacher, not what tasks do to each other"
-        )
+        raise recipe.refusal(("smaller",), "a smaller model learns its teacher, not what tasks do to each other")
     if len(set(seeds)) < len(seeds) or not seeds:
         raise SetupError(f"--seeds: expected numbers that differ, at least one; found {', '.join(map(str, seeds))}")
 

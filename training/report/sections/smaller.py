@@ -1,4 +1,4 @@
-"""How a model of fewer layers compares with its teacher."""
+"""How a smaller model compares with its teacher."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,8 @@ def make_smaller(page: PageData) -> Section | None:
 
 def _facts(found: Compared) -> Iterator[tuple[str, str]]:
     yield "layers", f"{len(found.layers)} of {found.of}: {', '.join(str(layer + 1) for layer in found.layers)}"
+    if found.neurons_kept:
+        yield "feed-forward part", found.neurons_kept
     yield "mean score", f"{100 * found.quality:.1f} % of the teacher's"
     yield "speed", f"{found.speed:.2f} times the teacher's"
     yield "measured on", f"{found.texts:,} texts in batches of 32, graphs of both in ONNX Runtime, one thread"
