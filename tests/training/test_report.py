@@ -258,16 +258,9 @@ def test_drawings_have_titles_and_the_colours_of_both_themes(page: PageData) -> 
 )
 def test_a_number_of_steps_is_one_step_or_several(page: PageData, steps: int, planned: int, said: str) -> None:
     assert page.record is not None
-    phases = [page.record.phases[0].model_copy(update={"steps": 1})]
-    record = page.record.model_copy(update={"steps": steps, "planned_steps": planned, "phases": phases})
+    record = page.record.model_copy(update={"steps": steps, "planned_steps": planned})
     text = " ".join(Parsed(make_page(replace(page, record=record), say=refuse)).text.split())
     assert f"{said} the checkpoint of step 40 was kept" in text
-    assert "which taught intent, 1 step: intent 90.0 %" in text
-
-
-def test_the_page_says_what_each_phase_did_to_all_tasks(page: PageData) -> None:
-    text = Parsed(make_page(page, say=refuse)).text
-    assert "Phase one, which taught intent, 20 steps: intent 90.0 %, moods 50.0 % on the validation rows." in text
 
 
 def test_a_training_of_one_step_has_no_curves(page: PageData) -> None:

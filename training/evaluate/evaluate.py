@@ -31,9 +31,11 @@ from ..recipe.reading import Source
 from ..recipe.recipe import Recipe, load_recipe
 from ..recipe.tasks import Task
 from ..report.figures import rounded
+from ..report.made import Made, read_recipe
 from ..report.markdown import markdown
 from ..report.page import contained, write_pages
 from ..report.page_data import find_run, gather, read_record
+from ..report.parts import describe_training
 from ..run_folders.os_errors import as_os_error, write_text
 from ..run_folders.run_folder import PAGE
 from ..run_folders.smaller import read_comparison, remove_comparison, save_comparison
@@ -227,8 +229,11 @@ def write_report(
     """
     figures = {task: {name: record_score(score) for name, score in by_set.items()} for task, by_set in scores.items()}
     write_text(folder / "report.json", json.dumps(figures, indent=2) + "\n")
+    run = run or find_run(folder, manifest)
     smaller = read_comparison(run) if run is not None else None
-    write_text(folder / "report.md", markdown(manifest, scores, recipe.description, smaller))
+    made = Made(manifest, read_recipe(folder), read_record(run) if run is not None else None)
+    parts = describe_training(made, print_line)
+    write_text(folder / "report.md", markdown(manifest, scores, recipe.description, smaller, parts))
     metrics: dict[str, dict[str, Any]] = {}
     for task, by_set in figures.items():
         others = {name: values for name, values in by_set.items() if name != TEST}
@@ -237,6 +242,5 @@ def write_report(
     with as_os_error(folder / MANIFEST_NAME):
         manifest = write_manifest(folder, manifest.model_copy(update={"metrics": metrics}), roles)
     with contained(f"no {PAGE}", print_line):
-        run = run or find_run(folder, manifest)
         page = gather(folder, manifest, scores, recipe.description, run)
         write_pages(page, folder, texts_into or run, texts=texts and recipe.report.texts, say=print_line)

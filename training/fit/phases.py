@@ -69,7 +69,14 @@ def record_of_phase(run: Fitting, phase: Phase) -> PhaseRecord:
     """Return how the phase went that the run is in."""
     at = run.standing
     tasks = sorted(run.taught)
-    return PhaseRecord(name=phase.name, tasks=tasks, steps=at.step, best_step=at.best_step, validation=at.scores)
+    return PhaseRecord(
+        name=phase.name,
+        tasks=tasks,
+        steps=at.step,
+        best_step=at.best_step,
+        validation=at.scores,
+        rows_read=run.rows_read,
+    )
 
 
 def begin_phase(run: Fitting, base: Base, number: int, *, goes_on: bool) -> None:

@@ -33,6 +33,14 @@ def spec_of(run: Fitting) -> EncoderSpec:
     return spec if method is None else method.extend(spec)
 
 
+def _rows_of_all_phases(run: Fitting) -> dict[str, int]:
+    """Return the rows of each task that were read in the phases that have ended, and in the one that the run is in."""
+    ended = [phase.rows_read for phase in run.standing.phases]
+    is_in_one = len(ended) <= run.standing.phase
+    read = [*ended, *([run.rows_read] if is_in_one else [])]
+    return {data.name: sum(each.get(data.name, 0) for each in read) for data in run.tasks}
+
+
 def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int, Sequence[NDArray[Any]]]) -> RunRecord:
     """Return what `run.json` says of the run; the network holds what ships. `out_of_fold` as in `finished_specs`."""
     recipe = run.recipe
@@ -52,6 +60,8 @@ def record_of(run: Fitting, data_files: dict[str, str], out_of_fold: Mapping[int
         interrupted=is_interrupted(run),
         best_step=run.standing.before + run.standing.best_step,
         phases=run.standing.phases,
+        rows_read=_rows_of_all_phases(run),
+        trained=run.trained_count,
         cpu_seconds=round(run.standing.cpu_seconds, 1),
         validation=run.standing.scores,
         data=run.data,

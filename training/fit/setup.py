@@ -29,13 +29,13 @@ from ..prepare.data_report import TaskReport
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
 from ..recipe.recipe import Recipe
-from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder
+from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder, TrainedCount
 from .check_data import open_encoder, refuse_recipe, refuse_unknown, report_tasks, settle
 from .check_phases import refuse_few_steps
 from .rows.encoding import Part, encode_part, number_texts
 from .start import grow
 from .start.few_rows import find_few, known_labels, learned_examples, learned_rows, with_few_rows_rate
-from .start.freezing import freeze, trained_names
+from .start.freezing import count_trained, freeze, trained_names
 from .start.hold import hold_answers
 from .start.standardise import standardise_inputs
 from .teachers.answers import ask_teachers
@@ -97,6 +97,8 @@ class Fitting:
     """How the tasks of a step count; what it holds changes on the way, too."""
     trained: frozenset[str] = frozenset()
     """The names of the parameters that are trained where nothing is frozen."""
+    trained_count: TrainedCount | None = None
+    """How many numbers are trained as the run begins."""
     taught: frozenset[str] = frozenset()
     """The tasks that the phase teaches, whose validation rows choose the checkpoint; empty: all."""
     unlabelled: list[str] = field(default_factory=list)
@@ -125,6 +127,14 @@ class Fitting:
         """How much of the target of rows with a teacher is their label in the step to come; 1 without teachers."""
         teachers, at = self.recipe.teachers, self.standing
         return 1.0 if teachers is None else teachers.gold_at(at.phase, at.step, len(self.plan))
+
+    @property
+    def rows_read(self) -> dict[str, int]:
+        """Rows of each task that the steps taken in the phase have read."""
+        counts = [0] * len(self.tasks)
+        for task, rows in chain.from_iterable(self.plan[: self.standing.step]):
+            counts[task] += len(rows)
+        return {data.name: count for data, count in zip(self.tasks, counts, strict=True)}
 
     @property
     def validation_rows(self) -> dict[str, int]:
@@ -224,6 +234,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
         grown=grown,
         few=few,
         trained=trained,
+        trained_count=count_trained(model),
         weighting=make_weighting(recipe, tasks, [len(part.ids) for part in parts]),
     )
 

@@ -24,6 +24,8 @@ class MethodKeys(Frozen):
     """It bends the encoder towards one task."""
     least_steps: ClassVar[int] = 1
     """It is trained in so many steps or more."""
+    merged: ClassVar[bool] = True
+    """Whether the export merges what was trained into the encoder's weights; else it is a part of the graph."""
 
 
 class Lora(MethodKeys):
@@ -98,6 +100,7 @@ class Bottleneck(MethodKeys):
     """Adapters x + up(gelu(down(x))) behind both parts of each layer (Houlsby et al. 2019); they stay in the graph."""
 
     encoder_lr: ClassVar[float] = 1e-3
+    merged: ClassVar[bool] = False
 
     name: Literal["bottleneck"]
     width: Count = 64
@@ -107,6 +110,7 @@ class Prefix(MethodKeys):
     """Learned keys and values before those of a text in each layer (Li and Liang 2021); they stay in the graph."""
 
     encoder_lr: ClassVar[float] = 1e-2
+    merged: ClassVar[bool] = False
     one_task: ClassVar[bool] = True
 
     name: Literal["prefix"]
@@ -117,6 +121,7 @@ class Prompt(MethodKeys):
     """Learned tokens before a text (Lester et al. 2021); they stay in the graph."""
 
     encoder_lr: ClassVar[float] = 1e-2
+    merged: ClassVar[bool] = False
     one_task: ClassVar[bool] = True
     of_encoder: ClassVar[bool] = False
 
@@ -128,6 +133,7 @@ class PTuning(MethodKeys):
     """The same, where tokens come out of a small network that is trained with them (Liu et al. 2021)."""
 
     encoder_lr: ClassVar[float] = 1e-3
+    merged: ClassVar[bool] = False
     one_task: ClassVar[bool] = True
     one_phase: ClassVar[bool] = True
     of_encoder: ClassVar[bool] = False

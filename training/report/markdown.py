@@ -1,6 +1,6 @@
 """`report.md`: the figures of all sets as Markdown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ...schemas.manifest import ModelManifest
 from ..kinds.answers import Score
@@ -10,14 +10,21 @@ from ..run_folders.smaller import Compared
 from .decisions import describe_decisions
 from .figures import meanings_of, rounded, shown
 from .layers import read_layer_shares, table_rows
+from .part import Part, as_markdown
 
 Scores = Mapping[str, Mapping[str, Score]]
 """Task, then set."""
 
 
-def markdown(manifest: ModelManifest, scores: Scores, description: str = "", smaller: Compared | None = None) -> str:
+def markdown(
+    manifest: ModelManifest,
+    scores: Scores,
+    description: str = "",
+    smaller: Compared | None = None,
+    parts: Sequence[Part] = (),
+) -> str:
     """Return the readable report: the recipe's description, how a smaller model compares with its teacher, a line of figures for
-    each set, thresholds, then the table of all labels.
+    each set, thresholds, then the table of all labels; at the end what is said of the training.
     """
     lines = [f"# {manifest.name}, version {manifest.version}", ""]
     lines += [description.strip(), ""] if description.strip() else []
@@ -35,6 +42,8 @@ def markdown(manifest: ModelManifest, scores: Scores, description: str = "", sma
             values = rounded(score.figures).items()
             lines += [f"| {figure} | {shown(value)} | {meanings.get(figure, '')} |" for figure, value in values]
             lines += ["", "```", score.table.rstrip(), "```", ""]
+    for part in parts:
+        lines += as_markdown(part)
     return "\n".join([*lines, *describe_layers(manifest)])
 
 

@@ -17,6 +17,7 @@ from .sections.data import make_data
 from .sections.label_errors import make_label_errors
 from .sections.layers import make_layers
 from .sections.origin import make_cost, make_recipe, make_versions
+from .sections.parts import make_method, make_phases, make_rows, make_words
 from .sections.pretraining import make_pretraining
 from .sections.ranks import make_ranks
 from .sections.smaller import make_smaller
@@ -32,8 +33,12 @@ SECTIONS: Final[Sequence[MakeSection]] = (
     make_label_errors,
     make_pretraining,
     make_training,
+    make_phases,
+    make_rows,
     make_balance,
+    make_method,
     make_ranks,
+    make_words,
     make_layers,
     make_cost,
     make_recipe,

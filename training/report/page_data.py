@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from ...schemas.manifest import ModelManifest
 from ..prepare.data_report import TaskReport
+from ..recipe.recipe import Recipe
 from ..run_folders.curves import STEP, Entry, read_curves
 from ..run_folders.label_errors import LabelErrors, read_label_errors
 from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord
 from ..run_folders.smaller import Compared, read_comparison
+from .made import Made, read_recipe
 from .markdown import Scores
 from .plots import Plot, Series
 
@@ -32,6 +34,8 @@ class PageData:
     """The text of the recipe."""
     record: RunRecord | None = None
     curves: list[Entry] = field(default_factory=list)
+    settings: Recipe | None = None
+    """The recipe, read."""
     pretraining: list[Entry] = field(default_factory=list)
     """The curves of the stage `pretrain`."""
     smaller: Compared | None = None
@@ -67,6 +71,11 @@ class PageData:
         return found
 
     @property
+    def made(self) -> Made:
+        """How the model was made."""
+        return Made(self.manifest, self.settings, self.record)
+
+    @property
     def data(self) -> Mapping[str, TaskReport]:
         """What training read, by task."""
         return {name: TaskReport.model_validate(found) for name, found in self.manifest.data.items()}
@@ -80,6 +89,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
         scores=scores,
         description=description.strip(),
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        settings=read_recipe(folder),
         record=read_record(run) if run is not None else None,
         curves=read_curves(run) if run is not None else [],
         pretraining=read_curves(run / PRETRAIN) if run is not None else [],

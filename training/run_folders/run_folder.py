@@ -66,6 +66,17 @@ class PhaseRecord(BaseModel):
     steps: int
     best_step: int
     validation: dict[str, dict[str, float]]
+    rows_read: dict[str, int] = {}
+    """Rows of each task that its steps read. Empty in records of earlier versions."""
+
+
+class TrainedCount(BaseModel):
+    """How many numbers a training changes: in the encoder, or around it by a method, and in the heads."""
+
+    model_config = ConfigDict(frozen=True)
+
+    encoder: int
+    heads: int
 
 
 class TeacherRecord(BaseModel):
@@ -121,6 +132,10 @@ class RunRecord(BaseModel):
     validation: dict[str, dict[str, float]]
     phases: list[PhaseRecord] = []
     """How the phases of the training went, in their order; empty where it had none."""
+    rows_read: dict[str, int] = {}
+    """Rows of each task that the steps read, those of all phases together. Empty in records of earlier versions."""
+    trained: TrainedCount | None = None
+    """Of the training as it begins; what a phase freezes is not left out. None in records of earlier versions."""
     data: dict[str, TaskReport] = {}
     """What was read, by task. Empty in records of earlier versions."""
     grown: dict[str, dict[str, str]] = {}

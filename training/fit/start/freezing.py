@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from ...model.network import MultiTask
 from ...recipe.optimiser import Freeze
+from ...run_folders.run_folder import TrainedCount
 from .optimiser import encoder_parts
 
 
@@ -22,3 +23,11 @@ def freeze(model: MultiTask, asked: Freeze | None, trained: Collection[str]) -> 
 def trained_names(model: MultiTask) -> frozenset[str]:
     """Return the names of the parameters that are trained now."""
     return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def count_trained(model: MultiTask) -> TrainedCount:
+    """Return how many numbers are trained now: of words those that the rows have."""
+    encoder, heads = (
+        sum(each.numel() for each in part.parameters() if each.requires_grad) for part in (model.encoder, model.heads)
+    )
+    return TrainedCount(encoder=encoder, heads=heads)

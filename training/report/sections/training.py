@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from ...run_folders.curves import STEP
-from ...run_folders.run_folder import PhaseRecord, count_steps
+from ...run_folders.run_folder import count_steps
 from ..page_data import PageData
 from ..plots import Plot, draw_lines
 from ..section import Section, render
@@ -28,20 +28,12 @@ def make_training(page: PageData) -> Section | None:
         planned = record.planned_steps or record.steps
         steps = f"{record.steps:,} of " * (planned != record.steps) + count_steps(planned)
         facts.append(f"{steps}; the checkpoint of step {record.best_step:,} was kept.")
-        facts += [_describe_phase(phase) for phase in record.phases]
     clipped = [entry["gradient/clipped_share"] for entry in page.curves if "gradient/clipped_share" in entry]
     if clipped:
         facts.append(f"The gradient was clipped in about {100 * sum(clipped) / len(clipped):.0f} % of the steps.")
     if not facts and not plots:
         return None
     return Section("training", "Training", render("training.html", plots=plots, facts=facts))
-
-
-def _describe_phase(phase: PhaseRecord) -> str:
-    """Return the validation figures of all tasks at the end of a phase."""
-    main = {task: score["main"] for task, score in phase.validation.items() if "main" in score}
-    found = ", ".join(f"{task} {100 * value:.1f} %" for task, value in main.items())
-    return f"Phase {phase.name}, which taught {', '.join(phase.tasks)}, {count_steps(phase.steps)}: {found} on the validation rows."
 
 
 def _plots(page: PageData) -> Iterator[Plot]:
