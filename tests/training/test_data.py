@@ -220,7 +220,7 @@ def test_overlapping_spans_are_counted(tmp_path: Path) -> None:
     task = Task.model_validate({"kind": "tagging", "train": "x.jsonl"})
     counts = read_counted(task.train, task, tmp_path, seed=1)[1]
     assert (counts.spans, counts.spans_left_out[SpanLeftOut.OVERLAPPING]) == (2, 1)
-    assert counts.describe_left_out() == "1 spans left out overlapping a longer one"
+    assert counts.describe_left_out() == "1 span left out overlapping a longer one"
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging"])

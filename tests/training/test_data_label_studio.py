@@ -139,7 +139,7 @@ def test_tasks_that_nobody_annotated_are_left_out_and_counted(tmp_path: Path) ->
     assert len(found) == 1
     assert counts.rows_left_out == {RowLeftOut.NOT_ANNOTATED: 2}
     assert refusal(tmp_path, studio(task()), kind="tagging", **STUDIO) == (
-        "x.json: no rows: 1 rows left out that nobody annotated"
+        "x.json: no rows: 1 row left out that nobody annotated"
     )
 
 

@@ -61,6 +61,10 @@ class ReadCounts:
 
     def describe_left_out(self) -> str:
         """Return what was left out and why, in words; empty when nothing was."""
-        rows = [f"{count} rows left out {why}" for why, count in sorted(self.rows_left_out.items()) if count]
-        spans = [f"{count} spans left out {why}" for why, count in sorted(self.spans_left_out.items()) if count]
-        return "; ".join([*rows, *spans])
+        left_out = (("row", self.rows_left_out), ("span", self.spans_left_out))
+        return "; ".join(
+            f"{count} {what}{'' if count == 1 else 's'} left out {why}"
+            for what, counts in left_out
+            for why, count in sorted(counts.items())
+            if count
+        )
