@@ -1,6 +1,5 @@
 """Logistic regression on the frozen encoder, beside the score of a classification."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +11,12 @@ from murmura.schemas.manifest import ModelManifest
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.fit.probe.probe import Frozen, draw_rows, probe_tasks
+from murmura.training.fit.probe.frozen import Frozen, draw_rows
+from murmura.training.fit.probe.further_kinds import choose_shift, fit_flags
+from murmura.training.fit.probe.probe import probe_tasks
 from murmura.training.fit.probe.regression import fit_regression
 from murmura.training.fit.setup import prepare
+from murmura.training.prepare.data_report import PROBE
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import RunFolder
 
@@ -50,7 +52,11 @@ def test_the_probes_accuracy_stands_beside_the_tasks(recipe: Path, data: Path, t
     scores = evaluate(tmp_path / "model", data, recipe=recipe)
     assert scores["intent"]["test"].figures["probe_accuracy"] == probe.scores["test"].accuracy
     assert scores["intent"]["own messages"].figures["probe_accuracy"] == probe.scores["own messages"].accuracy
-    assert "probe_accuracy" not in scores["topics"]["test"].figures
+    for task, figure in (("topics", "micro_f1"), ("places", "f1")):
+        found, figures = record.data[task].probe, scores[task]["test"].figures
+        assert found is not None
+        assert figures[f"probe_{figure}"] == getattr(found.scores["test"], figure) > 0.7
+        assert any(line.startswith(f"{task}: {PROBE} on {found.rows} training rows: test {figure} ") for line in lines)
     manifest = ModelManifest.model_validate_json((tmp_path / "model" / "manifest.json").read_bytes())
     assert manifest.metrics["intent"]["probe_accuracy"] == round(probe.scores["test"].accuracy, 4)
     report = (tmp_path / "model" / "report.md").read_text()
@@ -58,13 +64,7 @@ def test_the_probes_accuracy_stands_beside_the_tasks(recipe: Path, data: Path, t
     assert shown in report
 
 
-def test_a_task_that_can_have_none_says_why(
-    recipe: Path, base: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe
-) -> None:
-    fit(recipe, data, tmp_path / "run", quiet=True)
-    read = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
-    assert read["topics"]["probe"]["reason"] == "a task of kind multi_label has none"
-    assert read["places"]["probe"]["reason"] == "a task of kind tagging has none"
+def test_a_task_that_can_have_none_says_why(base: Path, data: Path, tmp_path: Path, write_recipe: WriteRecipe) -> None:
     scratch = write_recipe("scratch", budget=SHORT, tasks={"intent": TASKS["intent"]})
     record = fit(scratch, data, tmp_path / "scratch", quiet=True)
     assert record.data["intent"].probe is not None
@@ -89,6 +89,18 @@ def test_a_label_without_training_rows_is_never_the_probes_answer(
     probe = probe_tasks(run)["intent"]
     answered = (Frozen.of_run(run).embed(0, run.tasks[0].test) @ probe.weight.T + probe.bias).argmax(1)
     assert set(answered) == {1, 2, 3}
+
+
+def test_each_of_several_labels_has_a_regression_of_its_own_and_all_share_the_best_threshold() -> None:
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(200, 6)).astype(np.float32)
+    flags = np.stack([features[:, 0] > 0, features[:, 1] > 1, np.zeros(200, bool), np.ones(200, bool)], axis=1)
+    logits = np.stack([fit_flags(features, flags)(row) for row in features])
+    assert (((logits > 0) == flags).mean(0) > 0.97).all()
+    assert (logits[:, 2] < -1000).all()
+    assert (logits[:, 3] > 1000).all()
+    shifted = np.array([[2.0, -3.0], [1.0, -3.0], [-1.0, -4.0]])
+    assert 1.0 < choose_shift(shifted, np.array([[1, 0], [0, 0], [0, 0]])) < 2.0
 
 
 def test_rows_of_another_set_get_no_figure_of_the_probe(recipe: Path, data: Path, tmp_path: Path) -> None:

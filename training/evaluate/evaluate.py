@@ -142,16 +142,17 @@ def score_answers(
 
 
 def with_probe(score: Score, manifest: ModelManifest, task: str, name: str, examples: Sequence[Example]) -> Score:
-    """Put the probe's accuracy beside the model's, where training scored it on these very rows."""
+    """Put the probe's main figure beside the model's, where training scored it on these very rows."""
     report = TaskReport.model_validate(manifest.data[task]).probe if task in manifest.data else None
     found = report.scores.get(name) if report is not None else None
     if found is None or found.sha256 != digest_rows(examples):
         return score
+    main, probed = found.main
     figures: dict[str, float | None] = {}
     for figure, value in score.figures.items():
         figures[figure] = value
-        if figure == "accuracy":
-            figures["probe_accuracy"] = found.accuracy
+        if figure == main:
+            figures[f"probe_{main}"] = probed
     return replace(score, figures=figures)
 
 

@@ -59,13 +59,23 @@ class PartReport(_Frozen):
 
 
 class ProbeScore(_Frozen):
-    """The forced choice on a set: shares of its rows in scope, of which `rows` were scored."""
+    """The scores on a set, of which `rows` were scored: of a classification the forced choice on its rows in scope, of several
+    labels both F1 at one threshold, of tags the F1 of whole spans.
+    """
 
     rows: int
-    accuracy: float
-    macro_f1: float
+    accuracy: float | None = None
+    micro_f1: float | None = None
+    macro_f1: float | None = None
+    f1: float | None = None
     sha256: str
     """Of the set's texts and labels: the score belongs to no other rows."""
+
+    @property
+    def main(self) -> tuple[str, float]:
+        """The name of the figure that the task is judged by, as the model's scores call it, and its value."""
+        names = ("accuracy", "micro_f1", "f1")
+        return next((name, value) for name in names if (value := getattr(self, name)) is not None)
 
 
 class ProbeReport(_Frozen):
@@ -157,11 +167,16 @@ def describe_probes(reports: Mapping[str, TaskReport]) -> list[str]:
     return [f"{name}: {describe_probe(probe)}" for name, probe in probes.items() if not probe.reason]
 
 
+def _describe_score(score: ProbeScore) -> str:
+    name, value = score.main
+    return f"{value:.1%}" if name == "accuracy" else f"{name} {value:.4f}"
+
+
 def describe_probe(probe: ProbeReport) -> str:
     """Return the scores of a probe, or why there is none, in one line."""
     if probe.reason:
         return f"{PROBE}: none, {probe.reason}"
-    scores = ", ".join(f"{name} {score.accuracy:.1%}" for name, score in probe.scores.items())
+    scores = ", ".join(f"{name} {_describe_score(score)}" for name, score in probe.scores.items())
     begins = "; few rows: the head begins from it, and the labels' names are learned" if probe.begins else ""
     return f"{PROBE} on {probe.rows:,} training rows: {scores or 'no set to score'}{begins}"
 

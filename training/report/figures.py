@@ -13,6 +13,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "out_of_scope_recall": "share of texts out of scope that are not answered, at the same threshold",
     "accuracy": "forced choice: share of texts in scope whose best label in scope is right, answered or not",
     "probe_accuracy": "the same of logistic regression on the frozen encoder, fitted on the same training rows (at most 5,000)",
+    "probe_micro_f1": "the same of logistic regressions on the frozen encoder, one for each label, fitted on the same training rows (at most 5,000), at the best threshold of the validation rows",
+    "probe_f1": "the same of logistic regression on the frozen encoder's words, fitted on the same training rows (at most 2,000)",
     "macro_f1": "mean of the labels' F1, each label counts the same; for one label a text by forced choice",
     "ece": "expected calibration error: mean distance between the score of an answer and how often such answers are right, over 15 bins of as many answers each (fewer below 150 answers)",
     "out_of_scope_auroc": "how well the scores tell texts out of scope from others, at all thresholds; 0.5 is chance",

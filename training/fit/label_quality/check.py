@@ -11,11 +11,9 @@ from ....runtime.model.kinds.forms import AnswerForm
 from ...compute.failures import memory_of
 from ...data.example import Example
 from ...data.near_texts import near_form, near_id
-from ...model.network import logits_of
 from ...prepare.tasks import TaskData, originals
 from ...run_folders.label_errors import LabelError, LabelErrors, write_label_errors
-from ..probe.probe import Frozen
-from ..rows.encoding import Part, encode_part
+from ..probe.frozen import Frozen
 from ..setup import Fitting
 from .find import MISSING, Doubts, Found, find_in_flags, find_in_labels, find_in_tags, is_installed
 
@@ -92,9 +90,8 @@ def _draw(data: TaskData, rows: Sequence[Example], seed: int) -> list[Example]:
 
 
 def _check_task(frozen: Frozen, task: int, data: TaskData, rows: Sequence[Example]) -> LabelErrors:
-    part = _encode(frozen, data, rows)
+    states, part = frozen.embed_part(task, data, rows)
     groups, seed = [near_form(row.given) for row in rows], frozen.run.recipe.data_seed
-    states = logits_of(frozen.network, task, part.ids, device=frozen.run.device, bf16=frozen.run.bf16)
     if data.kind.per_token:
         words = [np.flatnonzero(target[: len(ids)] >= 0) for ids, target in zip(part.ids, part.targets, strict=True)]
         tags = [target[at] for target, at in zip(part.targets, words, strict=True)]
@@ -122,14 +119,6 @@ def _result(doubts: Doubts, rows: int, errors: list[LabelError], labels: Sequenc
 
 def _id(row: Example) -> str:
     return near_id(near_form(row.given)).hex()
-
-
-def _encode(frozen: Frozen, data: TaskData, rows: Sequence[Example]) -> Part:
-    tokenizer = frozen.run.checkpoint.tokenizer
-    tokenizer.enable_truncation(frozen.run.recipe.max_tokens)
-    part = encode_part(rows, data.kind, data.labels, tokenizer)
-    tokenizer.no_truncation()
-    return part
 
 
 def _label_error(found: Found, rows: Sequence[Example], targets: Array, labels: Sequence[str]) -> LabelError:

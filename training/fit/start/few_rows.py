@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from ....runtime.model.kinds.forms import AnswerForm
 from ...data.example import Example
 from ...model.encoders import Checkpoint
 from ...prepare.data_report import TaskReport
@@ -17,6 +18,8 @@ ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
 _OF_LOSS: Final = ("focal", "label_smoothing")
 """Keys of a task that change its loss, which no logistic regression has."""
+_LINEAR: Final = frozenset({AnswerForm.LABELS, AnswerForm.SPANS})
+"""Answers of kinds beside classification for which a linear head can be fitted by regression."""
 _OF_STEPS: Final = ("budget", "dropout", "word_dropout")
 """Keys of a recipe that say how its steps are taken."""
 
@@ -91,11 +94,12 @@ def reason_against(recipe: Recipe, data: TaskData) -> str:
     """Return why the task can have no logistic regression on the frozen encoder; nothing where it can."""
     if not recipe.probe:
         return "the recipe says `probe: false`"
-    if data.kind.per_token or data.kind.several or data.kind.generates:
+    further = data.kind.per_token or data.kind.several
+    if data.kind.generates or (further and data.kind.serving.form not in _LINEAR):
         return f"a task of kind {data.task.kind} has none"
     if recipe.encoder.source == "scratch":
         return "an encoder from scratch has not learned anything"
-    if len({example.labels[0] for example in data.train}) < 2:
+    if not further and len({example.labels[0] for example in data.train}) < 2:
         return "the training rows have one label only"
     return ""
 

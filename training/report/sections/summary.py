@@ -48,9 +48,9 @@ def make_summary(page: PageData) -> Section | None:
 def _make_card(task: str, name: str, score: Score) -> Card:
     figures = score.figures
     main = next((each for each in (*MAIN, *figures) if figures.get(each) is not None and each != "rows"), "rows")
-    probe, value = figures.get("probe_accuracy"), figures[main]
+    probe, value = figures.get(f"probe_{main}"), figures[main]
     compared = ""
-    if main == "accuracy" and probe is not None and value is not None:
+    if probe is not None and value is not None:
         points = f"{100 * (value - probe):+.1f}".replace("-", "−")
         compared = f"frozen probe {share(probe)}: {points} points"
     beside = [(WORDS[each], _say(each, figures[each])) for each in BESIDE if each != main and each in figures]

@@ -21,8 +21,8 @@ DRAWN_SETS: Final = 6
 """Sets of a model that get drawings; a drawing takes a tenth of a second."""
 OPEN_LABELS: Final = 12
 """Tables of more labels are closed at first."""
-_PROBED: Final = {"accuracy": "accuracy", "macro_f1": "macro_f1"}
-"""Figures of which the probe has the same, and their names there."""
+_PROBED: Final = ("accuracy", "micro_f1", "macro_f1", "f1")
+"""Figures of which the probe has the same."""
 
 
 class _Figure(NamedTuple):
@@ -100,7 +100,7 @@ def _make_set(page: PageData, spec: TaskSpec, name: str, score: Score, drawn: It
 
 def _make_figures(manifest: ModelManifest, spec: TaskSpec, name: str, score: Score) -> Iterator[_Figure]:
     meanings, probe = meanings_of(kind_of(spec)), {}
-    if "probe_accuracy" in score.figures and spec.name in manifest.data:
+    if any(f"probe_{figure}" in score.figures for figure in _PROBED) and spec.name in manifest.data:
         report = TaskReport.model_validate(manifest.data[spec.name]).probe
         probe = dict(report.scores[name]) if report is not None and name in report.scores else {}
     for figure, value in rounded(score.figures).items():
@@ -110,7 +110,8 @@ def _make_figures(manifest: ModelManifest, spec: TaskSpec, name: str, score: Sco
             if interval is not None and value is not None
             else ""
         )
-        beside = f"{probe[_PROBED[figure]]:.4g}" if figure in _PROBED and probe else ""
+        probed = probe.get(figure) if figure in _PROBED else None
+        beside = f"{probed:.4g}" if probed is not None else ""
         yield _Figure(figure, meanings.get(figure, ""), shown(value), said, beside)
 
 
