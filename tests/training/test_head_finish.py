@@ -164,6 +164,23 @@ def test_keys_that_do_not_reach_the_head_that_ships_are_said(
     assert [note for note in found.notes if note.startswith("note: few rows")] == ([begins + said] if said else [])
 
 
+def test_a_phase_that_trains_heads_alone_which_are_fitted_once_more_is_said_to_have_no_effect(
+    base: Path, few: Path, write_recipe: WriteRecipe
+) -> None:
+    phases = [{"name": "whole", "steps": 1}, {"name": "head", "steps": 1, "freeze": "encoder"}]
+    two = {"intent": INTENT, "places": {"kind": "tagging", "train": "train.jsonl"}}
+    budget = {"evaluations": 1}
+    for tasks, said in (({"intent": INTENT}, 1), (two, 0)):
+        recipe = write_recipe(**{"encoder": str(base), **PLAIN, "budget": budget, "tasks": tasks}, phases=phases)
+        notes = [
+            note for note in check_data(load_recipe(recipe), few).notes if note.startswith("note: few rows: phase")
+        ]
+        assert notes == said * [
+            "note: few rows: phase head has no effect: heads alone are trained, and those of intent are fitted once more by logistic "
+            "regression after the last step"
+        ]
+
+
 def test_a_label_without_rows_is_never_the_most_likely_one(few: Path, open_run: Callable[..., Fitting]) -> None:
     labels = ["lost", "other", "transfer", "42"]
     run = begun(open_run(few, tasks={"intent": {**INTENT, "labels": labels}}))

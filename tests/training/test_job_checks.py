@@ -12,6 +12,7 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
+from murmura.training.recipe.idle_job_keys import find_idle_keys
 from murmura.training.recipe.job import read_job
 from murmura.training.retrain.checks import check_job
 from murmura.training.retrain.preview import preview
@@ -60,6 +61,58 @@ def test_a_mistake_names_file_line_and_key(desk_base, tmp_path, changes, message
     assert what.startswith(message.format(tmp_path))
     assert "\n" not in said
     assert not (tmp_path / "work").exists()
+
+
+REPLIES = {"replies": ["desk.replies"]}
+KAFKA = {"bootstrap_servers": "localhost:1"}
+IDLE = {
+    "fit.epochs": ({"fit": {"epochs": 2, "steps": 9}}, "has no effect beside `fit.steps`; expected one of them"),
+    "fit.lora.decoder_rank": ({"fit": {"lora": {"decoder_rank": 8}}}, "has no effect: decoders go on from the version"),
+    "old.data": ({"old": {"feedback": ["set"], "data": "rows"}}, "has no effect without `old.recipe`"),
+    "old.replay": ({"old": {"feedback": ["set"], "replay": 0.5}}, "has no effect without `old.recipe`"),
+    "feedback.ingest.turns": (
+        {"feedback": {"ingest": {"turns": ["desk.turns"]}}, "kafka": KAFKA},
+        "has no effect without `replies`",
+    ),
+    "feedback.ingest.constants": (
+        {"feedback": {"ingest": {"constants": {"bank": "Ours"}}}, "kafka": KAFKA},
+        "has no effect without `replies`",
+    ),
+    "prefix": ({"prefix": "desk"}, "has no effect without `kafka`"),
+    "release.push": ({"model": {"folder": "desk"}, "release": {"push": True}}, "has no effect without `model.store`"),
+    "release.release": ({"release": {"release": True}}, "has no effect without `kafka`: nothing is released"),
+    "release.by": (
+        {"kafka": KAFKA, "release": {"by": "us", "release": False}},
+        "has no effect beside `release: false`",
+    ),
+    "release.why": ({"kafka": KAFKA, "release": {"why": "new", "push": False}}, "has no effect as nothing is pushed"),
+}
+
+
+@pytest.mark.parametrize("key", IDLE)
+def test_a_key_without_effect_is_refused_by_name_and_line(tmp_path, key):
+    changes, message = IDLE[key]
+    file = read_job(write_job(tmp_path, tmp_path, **changes))
+    assert [place for place, _ in find_idle_keys(file.value)] == [tuple(key.split("."))]
+    for attempt in (lambda: check_job(file), lambda: [*preview(file.path)]):
+        with pytest.raises(SetupError, match=rf"job\.yaml:\d+: {re.escape(f'{key}: {message}')}") as refused:
+            attempt()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fit": {"steps": 9}},
+        {"fit": {"epochs": 2}},
+        {"old": {"recipe": "a.yaml", "data": "rows", "replay": 0.5, "feedback": ["set"]}},
+        {"feedback": {"ingest": {**REPLIES, "turns": ["desk.turns"], "constants": {"bank": "Ours"}}}, "kafka": KAFKA},
+        {"kafka": KAFKA, "prefix": "desk", "release": {"push": True, "release": True, "by": "us", "why": "new"}},
+        {"release": {"push": False, "release": False}},
+    ],
+)
+def test_keys_that_act_are_not_refused(tmp_path, changes):
+    assert [*find_idle_keys(read_job(write_job(tmp_path, tmp_path, **changes)).value)] == []
 
 
 def test_replaying_nothing_of_a_task_that_has_no_feedback_is_refused(desk_base, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from murmura.runtime.errors import SetupError
 from murmura.training.compute.state_file import CannotResume
 from murmura.training.fit import loop
+from murmura.training.fit.check_data import check_data
 from murmura.training.fit.loop import fit
 from murmura.training.fit.rows.soft_targets import Held
 from murmura.training.fit.self_training import phase
@@ -53,6 +55,38 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
     assert choose_threshold(np.full(40, 0.5), right, 0.9) is None, "equal scores stand on one side"
     assert choose_threshold(scores[:9], np.ones(9, bool), 0.9) is None, "nine rows say nothing"
     assert choose_threshold(scores, np.ones(40, bool), 0.9) == pytest.approx(0.005)
+
+
+def test_beside_a_frozen_encoder_the_head_alone_learns_the_guesses(
+    folder: Path, base: Path, write_recipe: WriteRecipe
+) -> None:
+    keys = {**SHORT, "encoder": str(base), "freeze": "encoder", "budget": {"steps": 3, "evaluations": 1}}
+    found = {}
+    for name, more in (("plain", {}), ("taught", {"self_training": {**SETTINGS, "precision": 0.01}})):
+        record = fit(write_recipe(name, **keys, **more), folder, folder / name, quiet=True)
+        found[name] = RunFolder(folder / name).weights()
+        assert record.trained is not None
+        assert record.trained.encoder == 0
+    assert record.phases[-1].steps > 0
+    changed = {name for name, array in found["plain"].items() if not np.array_equal(array, found["taught"][name])}
+    assert changed == {"heads.intent.weight", "heads.intent.bias"}
+
+
+@pytest.mark.parametrize("freeze", ["encoder", 2])
+def test_guesses_that_reach_nothing_that_ships_are_refused_in_the_check_and_in_the_training(
+    few: Path, base: Path, tmp_path: Path, write_recipe: WriteRecipe, freeze: Any
+) -> None:
+    write_jsonl(few / "unlabelled.jsonl", [{"text": f"{row['text']} {at}"} for at, row in enumerate(rows(20, 9))])
+    keys = {**SHORT, "few_rows": 20, "probe": True, "encoder": str(base), "self_training": SETTINGS}
+    path = write_recipe(**keys, freeze=freeze)
+    message = r"tiny\.yaml:\d+: self_training: has no effect: the encoder stays as it is, and the head of intent, which has few rows"
+    (problem,) = check_data(load_recipe(path), few).problems
+    assert re.search(message, problem)
+    with pytest.raises(SetupError, match=message):
+        fit(path, few, tmp_path / "run", quiet=True)
+    assert check_data(load_recipe(write_recipe(**keys, freeze=1)), few).problems == []
+    named = {"intent": {**INTENT["intent"], "validation": "test.jsonl"}}
+    assert check_data(load_recipe(write_recipe(**{**keys, "tasks": named}, freeze=freeze)), few).problems == []
 
 
 def test_of_each_label_the_surest_are_learned_and_no_more_than_of_the_others() -> None:

@@ -322,6 +322,12 @@ def refuse_first(recipe: Path, data: Path) -> None:
         ({"intermediate_size": 0}, {}, r"smaller\.intermediate_size: "),
         ({}, {}, r"smaller: is as large as its teacher; give `layers` or `intermediate_size`"),
         ({"intermediate_size": 8, "keep": "ends"}, {}, r"smaller: `keep` says which layers stay"),
+        ({"layers": 2, "keep": "ends"}, {}, r"smaller\.keep: has no effect: all 2 layers of .* stay"),
+        (
+            {"layers": 1, "temperature": 3},
+            {"tasks": {"topics": RECIPE["tasks"]["topics"]}},
+            r"smaller\.temperature: has no effect: all tasks with a teacher have several labels",
+        ),
         ({"layers": 1, "gold": 1}, {}, r"smaller: `gold: 1` leaves nothing for teachers"),
         ({"layers": 1}, {"encoder": "somewhere"}, r"`encoder` stands beside `smaller`"),
         ({"layers": 1}, {"teachers": "somewhere"}, r"`teachers` stands beside `smaller`"),

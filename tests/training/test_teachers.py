@@ -209,6 +209,7 @@ def test_labels_in_another_order_are_found_by_their_names(few: Path, run: Path, 
         ("RUN", {"places": TASKS["places"]}, r"teachers: places answers each token, and .* has another tokenizer"),
         ({"models": "RUN", "gold": 1}, {}, r"teachers: `gold: 1` leaves nothing"),
         ({"models": "RUN", "gold": [0, 2]}, {}, r"teachers\.gold"),
+        ({"models": "RUN", "temperature": 2}, {"topics": TASKS["topics"]}, r"teachers\.temperature: has no effect: all tasks with a teacher have several"),
         ("RUN", {"intent": {**TASKS["intent"], "train": {"path": "train.jsonl", "soft": "all"}}}, r"teachers: intent has rows marked `soft`"),
     ],
 )  # fmt: skip

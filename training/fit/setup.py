@@ -34,7 +34,14 @@ from .check_data import open_encoder, refuse_recipe, refuse_unknown, report_task
 from .check_phases import refuse_few_steps
 from .rows.encoding import Part, encode_part, number_texts
 from .start import grow
-from .start.few_rows import find_few, known_labels, learned_examples, learned_rows, with_few_rows_rate
+from .start.few_rows import (
+    find_few,
+    known_labels,
+    learned_examples,
+    learned_rows,
+    refuse_idle_self_training,
+    with_few_rows_rate,
+)
 from .start.freezing import count_trained, freeze, trained_names
 from .start.hold import hold_answers
 from .start.standardise import standardise_inputs
@@ -201,6 +208,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
     if len(few) == len(tasks):
         recipe = with_few_rows_rate(recipe)
     refuse_few_steps(recipe, {task.name: len(part.ids) for task, part in zip(tasks, parts, strict=True)})
+    refuse_idle_self_training(recipe, tasks, few)
     model = build_model(recipe, tasks, checkpoint)
     narrow(recipe, model, [*parts, *validation], checkpoint.special)
     trained = trained_names(model)

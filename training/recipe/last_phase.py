@@ -24,7 +24,9 @@ def with_self_training(recipe: Recipe) -> Recipe:
         )
     if recipe.encoder.frozen:
         raise recipe.refusal(
-            (SELF_TRAINING,), "the encoder is frozen, and is what would learn from the texts; leave one of them out"
+            (SELF_TRAINING,),
+            "the encoder is frozen, and reads the rows once, before any guess; `freeze: encoder` lets the head alone learn from the "
+            "texts, or leave one of them out",
         )
     name = find_task(recipe)
     if writing := [other for other, task in recipe.tasks.items() if other != name and KINDS.get(task.kind).generates]:

@@ -19,6 +19,7 @@ from ..mix.corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from ..mix.earlier import check_earlier
 from ..mix.examples import write_examples
 from ..mix.plan import Mix, plan_mix, without_rows
+from ..recipe.idle_job_keys import find_idle_keys
 from ..recipe.job import Job, OldData, check_names
 from ..recipe.recipe import load_recipe
 from .feedback import plan_for
@@ -46,7 +47,7 @@ class Checked:
 def check_job(file: YamlFile[Job]) -> Checked:
     """Read everything that the job names. Raises SetupError with one line for the first thing that is wrong."""
     job = file.value
-    for place, message in _missing_files(file):
+    for place, message in (*find_idle_keys(job), *_missing_files(file)):
         raise file.refusal(place, message)
     if job.model.store is not None:
         try:

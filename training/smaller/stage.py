@@ -45,6 +45,8 @@ def start_smaller(recipe: Recipe, folder: Path, *, write: bool = True) -> Recipe
         has = getattr(teacher.encoder, key)
         if wanted is not None and wanted > has:
             raise recipe.refusal(("smaller", key), f"{wanted}, but {asked.teacher} has {has}; expected at most {has}")
+    if asked.layers == teacher.encoder.layers and "keep" in asked.model_fields_set:
+        raise recipe.refusal(("smaller", "keep"), f"has no effect: all {asked.layers} layers of {asked.teacher} stay")
     if parts := teacher.encoder.parts:
         found = f"{asked.teacher} has {', '.join(parts)} around its layers; expected a model without such parts"
         raise recipe.refusal(("smaller", "teacher"), found)

@@ -10,9 +10,11 @@ from ...prepare.data_report import TaskReport
 from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
 from ...recipe.idle_keys import is_set
+from ...recipe.last_phase import find_task
 from ...recipe.optimiser import Optimiser
-from ...recipe.phase_recipe import never_trains_encoder
+from ...recipe.phase_recipe import leaves_encoder, never_trains_encoder
 from ...recipe.recipe import Recipe
+from ...recipe.self_training import SELF_TRAINING
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
@@ -78,6 +80,36 @@ def describe_refit_keys(recipe: Recipe, tasks: Sequence[TaskData], few: frozense
     return [
         f"note: few rows: the heads of {', '.join(names)} are fitted once more by logistic regression after the last step, so that {keys} "
         f"{effect if len(found) > 1 else effect.replace('have', 'has').replace('act ', 'acts ')}"
+    ]
+
+
+def refuse_idle_self_training(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> None:
+    """Raise SetupError where self-training teaches a head alone, which is fitted once more afterwards on the rows alone."""
+    if recipe.self_training is None or not leaves_encoder(recipe, recipe.phases[-1]):
+        return
+    name = find_task(recipe)
+    if name in refit_names(tasks, few):
+        problem = (
+            f"has no effect: the encoder stays as it is, and the head of {name}, which has few rows, is fitted once more by logistic "
+            "regression on its rows; train the encoder, set `few_rows: 0`, or leave it out"
+        )
+        raise recipe.refusal((SELF_TRAINING,), problem)
+
+
+def describe_idle_phases(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
+    """Return a line that names the phases which train nothing that stays: heads alone, which are fitted once more."""
+    names = refit_names(tasks, few)
+    idle = [
+        phase.name
+        for phase in recipe.phases
+        if leaves_encoder(recipe, phase) and set(phase.tasks or recipe.tasks) <= {*names}
+    ]
+    if not idle:
+        return []
+    phases = f"phase{'' if len(idle) == 1 else 's'} {', '.join(idle)} {'has' if len(idle) == 1 else 'have'}"
+    return [
+        f"note: few rows: {phases} no effect: heads alone are trained, and those of {', '.join(names)} are fitted once more by logistic "
+        "regression after the last step"
     ]
 
 

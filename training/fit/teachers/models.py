@@ -51,7 +51,10 @@ def _refuse_task(recipe: Recipe, data: TaskData) -> None:
 
 def refuse_teachers(recipe: Recipe, tasks: Sequence[TaskData], tokenizer: Tokenizer) -> None:
     """Raise SetupError in one line for a teacher that cannot teach its tasks. `tokenizer` is the student's."""
-    for folder, taught in folders_of(recipe, tasks).items():
+    folders = folders_of(recipe, tasks)
+    if folders and all(tasks[at].kind.several for taught in folders.values() for at in taught):
+        _refuse_temperature(recipe)
+    for folder, taught in folders.items():
         try:
             model = open_trained(folder)
         except SetupError as error:
@@ -60,6 +63,14 @@ def refuse_teachers(recipe: Recipe, tasks: Sequence[TaskData], tokenizer: Tokeni
             spec_of(recipe, model, tasks[at])
             if tasks[at].kind.per_token:
                 _refuse_other_tokens(recipe, model, tasks[at].name, tokenizer)
+
+
+def _refuse_temperature(recipe: Recipe) -> None:
+    """Raise SetupError where it is set: answers of several labels are compared without it."""
+    asked = recipe.teachers if recipe.smaller is None else recipe.smaller
+    if asked is not None and "temperature" in asked.model_fields_set:
+        problem = "has no effect: all tasks with a teacher have several labels, whose answers are compared without it"
+        raise recipe.refusal((_key(recipe), "temperature"), problem)
 
 
 def _refuse_other_tokens(recipe: Recipe, model: TrainedModel, name: str, tokenizer: Tokenizer) -> None:
