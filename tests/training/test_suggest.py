@@ -2,7 +2,10 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +15,18 @@ from hypothesis import strategies as st
 from tiny_model import write_tiny_model
 
 from murmura.runtime.errors import SetupError
+from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.prepare.reading import read_counted
 from murmura.training.recipe.reading import Source
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.recipe.tasks import Task
 from murmura.training.suggest import states
+from murmura.training.suggest.choose import Choice, Wanted
 from murmura.training.suggest.k_centre import choose_centres
 from murmura.training.suggest.pool import Candidate, Pool
+from murmura.training.suggest.strategy import Strategy, Tokens
+from murmura.training.suggest.summary import describe_choice
 from murmura.training.suggest.usefulness import (
     score_disagreement,
     score_entropy,
@@ -102,6 +109,62 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
+def assert_summary_is_that_of(rows: list[dict[str, str]], said: str) -> None:
+    useful, scores = (sorted(float(row[name]) for row in rows) for name in ("usefulness", "guess_score"))
+    meaning = "1 less the distance between the two best scores"
+    assert f"\nusefulness: {useful[0]:.3f} to {useful[-1]:.3f}: {meaning}\n" in said
+    counts = Counter(row["guess"] for row in rows)
+    named = ", ".join(f"{label} {counts[label]}" for label in sorted(counts, key=lambda label: (-counts[label], label)))
+    assert f"\nguesses: {named}" in said
+    assert f"\nscores of the guesses: {scores[0]:.3f} to {scores[-1]:.3f}, median {median(scores):.3f}\n" in said
+
+
+def choice_of(*answers: Any) -> Choice:
+    chosen = [Candidate(f"text {at}", None, at / 4, answer) for at, answer in enumerate(answers, 1)]
+    return Choice(chosen, len(chosen), 0, 0, 0)
+
+
+def labelled(label: str, score: float, *, withheld: bool = False) -> dict[str, Any]:
+    said = None if withheld else label
+    return {"label": said, "score": score, "abstained": withheld, "alternatives": [{"label": label, "score": score}]}
+
+
+def test_a_summary_counts_the_labels_that_are_guessed_and_those_that_are_withheld() -> None:
+    spec = TaskSpec(name="intent", kind="classification", labels=[f"l{at}" for at in range(12)])
+    found = choice_of(labelled("l1", 0.4, withheld=True), labelled("l0", 0.9), labelled("l0", 0.6))
+    assert describe_choice(found, Wanted(spec, Strategy.ENTROPY, 3)) == [
+        "usefulness: 0.250 to 0.750: the entropy of the answer, in nats",
+        "guesses: l0 2, l1 1; 1 of them withheld",
+        "scores of the guesses: 0.400 to 0.900, median 0.600",
+    ]
+    many = choice_of(*(labelled(f"l{at:02}", 0.5) for at in range(12)))
+    (guesses, _) = describe_choice(many, Wanted(spec, Strategy.RANDOM, 3))
+    assert guesses == f"guesses: {', '.join(f'l{at:02} 1' for at in range(8))}, 4 more labels"
+
+
+def test_a_summary_of_labels_and_of_spans_counts_each_and_the_texts_without() -> None:
+    flags = TaskSpec(name="topics", kind="multi_label", labels=["a", "b"])
+    both = {"labels": [{"label": "a", "score": 0.8}, {"label": "b", "score": 0.6}]}
+    assert describe_choice(choice_of(both, {"labels": []}), Wanted(flags, Strategy.MARGIN, 2)) == [
+        "usefulness: 0.250 to 0.500: 1 less the distance between a score and its threshold, of the nearest label",
+        "guesses: a 1, b 1, nothing 1",
+        "scores of the guesses: 0.600 to 0.800, median 0.700",
+    ]
+    spans = TaskSpec(name="places", kind="tagging", labels=["O", "B-city", "I-city"])
+    none = choice_of({"spans": []})
+    for tokens, said in (
+        (Tokens.LEAST, "scores of the least sure token"),
+        (Tokens.MEAN, "scores, the mean of the tokens"),
+    ):
+        useful, guesses = describe_choice(none, Wanted(spans, Strategy.MARGIN, 1, tokens))
+        assert useful == f"usefulness: 0.250 to 0.250: 1 less the distance between the two best {said}"
+        assert guesses == "guesses: nothing 1"
+    found = choice_of({"spans": [{"start": 0, "end": 2, "label": "city", "score": 0.5}]})
+    useful, guesses, _ = describe_choice(found, Wanted(spans, Strategy.K_CENTRE, 1))
+    assert useful.endswith("the distance to the nearest text that has a label or was chosen before")
+    assert guesses == "guesses: city 1"
+
+
 def test_suggestions_are_filled_in_and_read_back_and_empty_ones_are_counted(
     tiny: Path, texts: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +173,7 @@ def test_suggestions_are_filled_in_and_read_back_and_empty_ones_are_counted(
     assert done.returncode == 0, done.stderr
     assert "3 of 5 texts, by margin; left out: 1 repeated" in done.stdout
     rows = list(csv.DictReader(out.open()))
+    assert_summary_is_that_of(rows, done.stdout)
     assert [row["suggested"] for row in rows] == ["1", "2", "3"]
     assert [float(row["usefulness"]) for row in rows] == sorted(
         (float(row["usefulness"]) for row in rows), reverse=True

@@ -121,6 +121,7 @@ def _suggest_rows(
     from ...runtime.cli.records.progress import progress_bar
     from ..suggest.choose import choose_texts
     from ..suggest.rows import Texts, find_problem, read_known, write_suggestions
+    from ..suggest.summary import describe_choice
 
     if problem := find_problem(out, form.spec):
         raise SetupError(problem)
@@ -138,8 +139,8 @@ def _suggest_rows(
     left = f"; left out: {found.left_out}" if found.left_out else ""
     left += f"; {source.labelled:,} rows have a label" if source.labelled else ""
     typer.echo(f"{out}: {len(found.chosen):,} of {found.seen:,} texts, by {strategy.value}{left}")
-    if found.note:
-        typer.echo(found.note)
+    for line in (*([found.note] if found.note else []), *describe_choice(found, wanted)):
+        typer.echo(line)
     typer.echo(f"fill in the column {form.target!r}, and name the file under `train` of task {form.spec.name}")
 
 

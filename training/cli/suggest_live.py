@@ -29,6 +29,7 @@ def suggest_live(
     from ...runtime.kafka.topics import require_topics
     from ..ingest.manifest import Options
     from ..suggest.ask_people import ask_people, choose_live
+    from ..suggest.summary import describe_choice
 
     topic = f"{settings.prefix}.reviews"
 
@@ -44,8 +45,9 @@ def suggest_live(
             f"{len(found.chosen):,} of {read.answered:,} live requests, by {wanted.strategy.value}; left out: {gone}"
             f"{', ' if found.left_out else ''}{found.left_out}"
         )
-        if found.note:
-            typer.echo(found.note)
+        described = describe_choice(found, wanted) if found.chosen else []
+        for line in (*([found.note] if found.note else []), *described):
+            typer.echo(line)
         with progress_bar("reviews") as bar:
             sent = await ask_people(
                 settings.kafka, topic, found, wanted, model, per_minute=per_minute, progress=bar.count
