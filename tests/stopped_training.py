@@ -8,6 +8,7 @@ import pytest
 
 from murmura.training.fit.loop import fit
 from murmura.training.fit.steps import gradient
+from murmura.training.run_folders.curves import read_curves
 from murmura.training.run_folders.run_folder import WEIGHTS, RunRecord
 
 
@@ -47,6 +48,14 @@ def fit_until(step: int, recipe: Path, data: Path, run: Path, **keys: Any) -> No
             fit(recipe, data, run, quiet=True, **keys)
 
 
+def curves_of(run: Path) -> list[dict[str, float]]:
+    """Return the entries of a run's curves without what depends on the machine."""
+    of_machine = ("seconds", "speed/", "memory/")
+    return [
+        {name: value for name, value in entry.items() if not name.startswith(of_machine)} for entry in read_curves(run)
+    ]
+
+
 def assert_resumed_equals_whole(
     recipe: Path,
     data: Path,
@@ -56,7 +65,8 @@ def assert_resumed_equals_whole(
     again: Sequence[int] = (),
     meanwhile: Callable[[Path], None] = lambda run: None,
 ) -> TwoRuns:
-    """Train the recipe twice in `folder`, once with an interruption before a step, and check that both leave the same bytes.
+    """Train the recipe twice in `folder`, once with an interruption before a step, and check that both leave the same bytes
+    and curves.
 
     `again` are further interruptions, before the step of that number since the run went on. `meanwhile` is called with the run
     folder while the run is interrupted.
@@ -72,4 +82,5 @@ def assert_resumed_equals_whole(
     left_out = {"cpu_seconds", "encoder_folder"}  # an encoder that a stage makes lies in the run folder
     assert resumed.model_dump(exclude=left_out) == first.model_dump(exclude=left_out)
     assert not [*run.glob("state.*"), *run.glob("phase-*")]
+    assert curves_of(run) == curves_of(whole)
     return TwoRuns(first, resumed, whole, run)

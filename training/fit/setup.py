@@ -55,6 +55,17 @@ REGRESSION: Final = "regression"
 """What the rows of new labels begin from where the whole head begins from logistic regression."""
 
 
+class SinceEntry(BaseModel):
+    """What has been counted since the last entry of the curves."""
+
+    steps: int = 0
+    skipped: int = 0
+    """Steps that fp16 left out."""
+    clipped: int = 0
+    norms: float = 0.0
+    """The sum of the norms of the gradients before the clip."""
+
+
 class Standing(BaseModel):
     """How far a run is: what is kept for `--resume` beside weights and optimiser."""
 
@@ -70,6 +81,7 @@ class Standing(BaseModel):
     """The validation metrics of the best checkpoint, by task."""
     smoothed: dict[str, float] = {}
     """The smoothed loss of each task."""
+    since_entry: SinceEntry = SinceEntry()
     cpu_seconds: float = 0.0
     phase: int = 0
     """The number of the phase that the run is in; steps and scores are those of the phase."""

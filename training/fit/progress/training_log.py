@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ...run_folders.curves import Curves
-from ..setup import Fitting
+from ..setup import Fitting, SinceEntry
 from ..steps.gradient import StepFigures
 
 EVERY: Final = 20
@@ -29,9 +29,7 @@ class TrainingLog:
     def __init__(self, run: Fitting) -> None:
         self._run, self._accelerator = run, run.accelerator
         self._names, self._clip = [data.name for data in run.tasks], run.recipe.optimiser.clip
-        self._steps = self._clipped = self._skipped = self._tokens = 0
-        self._norms = 0.0
-        self._since = time.monotonic()
+        self._tokens, self._since = 0, time.monotonic()
         self._curves = Curves(run.folder.path)
 
     def __enter__(self) -> Self:
@@ -54,33 +52,35 @@ class TrainingLog:
         for task, value in found.losses.items():
             name = self._names[task]
             smoothed[name] = KEPT * smoothed.get(name, value) + (1 - KEPT) * value
-        self._steps += 1
+        counted = self._run.standing.since_entry
+        counted.steps += 1
         self._tokens += found.tokens
         if math.isfinite(found.norm):
-            self._clipped += found.norm > self._clip
-            self._norms += found.norm
+            counted.clipped += found.norm > self._clip
+            counted.norms += found.norm
         else:
-            self._skipped += 1
+            counted.skipped += 1
 
     def write_step(self, step: int, optimiser: torch.optim.Optimizer, found: StepFigures) -> None:
         """Write the entry of this step."""
-        now, updates = time.monotonic(), max(1, self._steps - self._skipped)
+        now, counted = time.monotonic(), self._run.standing.since_entry
+        updates = max(1, counted.steps - counted.skipped)
         figures = {f"loss/{name}": value for name, value in self._run.standing.smoothed.items()}
         figures |= self._compare_tasks(found)
         figures |= {f"learning_rate/{group['name']}": group["lr"] for group in optimiser.param_groups}
         figures |= {
-            "gradient/all": self._norms / updates,
-            "gradient/clipped_share": self._clipped / updates,
+            "gradient/all": counted.norms / updates,
+            "gradient/clipped_share": counted.clipped / updates,
             "speed/tokens_per_second": self._tokens / max(now - self._since, 1e-9),
             "memory/gigabytes": memory_used() / 1e9,
         }
         if self._run.recipe.teachers is not None:
             figures["teachers/gold_share"] = self._run.gold_share
         if self._accelerator.scaler is not None:
-            figures["gradient/skipped_share"] = self._skipped / self._steps
+            figures["gradient/skipped_share"] = counted.skipped / counted.steps
         self._write(step, figures)
-        self._steps = self._clipped = self._skipped = self._tokens = 0
-        self._norms, self._since = 0.0, now
+        self._run.standing.since_entry = SinceEntry()
+        self._tokens, self._since = 0, now
 
     def _compare_tasks(self, found: StepFigures) -> dict[str, float]:
         """Return how the tasks of the step compare: weights and gradients."""
