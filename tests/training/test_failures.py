@@ -35,6 +35,7 @@ from murmura.training.run_folders.curves import Curves
 from murmura.training.run_folders.os_errors import as_os_error
 from murmura.training.run_folders.run_folder import WEIGHTS, RunFolder
 from murmura.training.search import run as search
+from murmura.training.search.plan import open_plan
 
 WriteRecipe = Callable[..., Path]
 TWO = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
@@ -78,7 +79,7 @@ def test_a_search_on_a_full_disk_ends_and_takes_the_same_values_again(
     few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = {"space": {"dropout": [0.0, 0.3]}, "trials": 2}
-    plan = search.open_plan(write_recipe(**SHORT, tune=tuned), few, tmp_path / "study", say=lambda line: None)
+    plan = open_plan(write_recipe(**SHORT, tune=tuned), few, tmp_path / "study", say=lambda line: None)
     monkeypatch.setattr(search, "make_page", lambda *given: "")
     write = run_folder.save_file  # type: ignore[attr-defined]
 
@@ -238,7 +239,7 @@ def test_a_trial_of_a_search_that_ends_so_saves_its_rows_in_the_study(
     tuned = {"space": {"tasks.intent.focal": [1.0, 1e9]}, "trials": 2, "sampler": "random"}
     intent = {**TWO["intent"], "class_weights": NAN["class_weights"]}
     path = write_recipe(**SHORT | {"tune": tuned, "report": {"texts": texts}, "tasks": {"intent": intent}})
-    plan = search.open_plan(path, few, tmp_path / "study", say=lambda line: None)
+    plan = open_plan(path, few, tmp_path / "study", say=lambda line: None)
     trials = search.run_study(plan, quiet=True, say=lambda line: None).trials
     assert [each.state for each in trials] == ["failed", "failed"]
     for trial in trials:

@@ -16,7 +16,7 @@ from murmura.training.fit.setup import Fitting
 from murmura.training.fit.weights.pcgrad import PCGrad
 from murmura.training.fit.weights.static import Static
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.search import run as search
+from murmura.training.search.plan import open_plan
 from murmura.training.search.trial import Materials, TrialFailed, take_trial
 
 WriteRecipe = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_a_trial_that_freezes_what_its_method_weighs_fails_and_the_study_goes_on
 ) -> None:
     space = {"freeze": [None, "encoder"], "weights": ["static", "pcgrad"]}
     path = write_recipe(tune={"space": space, "trials": 4}, **SHORT)
-    plan = search.open_plan(path, few, tmp_path / "study", say=lambda line: None)
+    plan = open_plan(path, few, tmp_path / "study", say=lambda line: None)
     recipe = plan.space.recipe_of({"freeze": "encoder", "weights": "pcgrad"})
 
     def ignore(*given: Any) -> None:

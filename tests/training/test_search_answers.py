@@ -22,7 +22,7 @@ def study_of(keys: Tune, objective: Objective) -> optuna.Study:
     """A study in memory, of as many trials as the keys say."""
     with quiet_optuna():
         study = optuna.create_study(
-            direction="maximize", sampler=make_sampler(keys), pruner=make_pruner(keys, ["mean"])
+            direction="maximize", sampler=make_sampler(keys, {}), pruner=make_pruner(keys, ["mean"])
         )
         study.optimize(objective, n_trials=keys.trials)
     return study

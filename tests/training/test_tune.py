@@ -1,10 +1,6 @@
 """A search over a recipe's keys: the space, trials, what is pruned, resumed and shared, and what is refused."""
 
 import json
-import multiprocessing
-import os
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from tiny_study import INTENT, SHORT, tune
 from tiny_training import RECIPE
 from typer.testing import CliRunner
 
@@ -21,21 +18,13 @@ from murmura.training.fit.loop import fit
 from murmura.training.fit.teachers import answers
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.search import run as search
+from murmura.training.search import taking
 from murmura.training.search.results import Result, Trial, find_front
 from murmura.training.search.space import digest_reading, open_space
-from murmura.training.search.study import DATABASE
-from murmura.training.search.trial import Outcome
+from murmura.training.search.storage import DATABASE
+from murmura.training.search.trial import Materials, Outcome, TrialFailed
 
 WriteRecipe = Callable[..., Path]
-INTENT = {"intent": RECIPE["tasks"]["intent"]}
-SIZES = {**RECIPE["encoder"], "hidden_size": 16, "layers": 1}
-SHORT: dict[str, Any] = {
-    "encoder": SIZES,
-    "tasks": INTENT,
-    "batch_size": 16,
-    "budget": {"steps": 15, "evaluations": 2},
-    "precision": "fp32",
-}
 RATE = "optimiser.encoder_lr"
 app = typer.Typer()
 app.command()(command)
@@ -45,12 +34,6 @@ app.command()(command)
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawings take longer than tiny trials."""
     monkeypatch.setattr(search, "make_page", lambda *given: "")
-
-
-def tune(path: Path, data: Path, out: Path, **given: Any) -> tuple[Result, list[str]]:
-    said: list[str] = []
-    plan = search.open_plan(path, data, out, storage=given.pop("storage", None), say=said.append)
-    return search.run_study(plan, quiet=True, say=said.append, **given), said
 
 
 def test_a_planted_optimum_is_found_and_its_recipe_trains_to_the_figure_of_the_study(
@@ -85,8 +68,8 @@ def test_rows_are_read_once_a_study_and_a_hopeless_trial_is_ended_early(
     space = {RATE: [3e-3, 1e-9], "optimiser.head_lr": [1e-2, 1e-9, 2e-9]}
     tuned = {"space": space, "trials": 4, "sampler": "random"}
     path = write_recipe(**{**SHORT, "budget": {"steps": 20, "evaluations": 4}, "tune": tuned})
-    read, times = search.Materials.of.__globals__["read_material"], []
-    monkeypatch.setitem(search.Materials.of.__globals__, "read_material", lambda *a: (times.append(1), read(*a))[1])
+    read, times = Materials.of.__globals__["read_material"], []
+    monkeypatch.setitem(Materials.of.__globals__, "read_material", lambda *a: (times.append(1), read(*a))[1])
     result, said = tune(path, few, tmp_path / "study")
     assert len(times) == 1
     pruned = [each for each in result.trials if each.state == "pruned"]
@@ -95,77 +78,24 @@ def test_rows_are_read_once_a_study_and_a_hopeless_trial_is_ended_early(
     assert any("ended early after scoring" in line for line in said)
 
 
-def take_without_training(*given: Any, **named: Any) -> Outcome:
-    """A trial whose figure is the rate of its heads."""
-    time.sleep(0.05)
-    return Outcome([given[1].optimiser.head_lr], {}, 1, 0.0)
-
-
-def in_a_process(plan: search.Plan, kill_at: int = -1) -> multiprocessing.Process:
-    """Work on the study in a process of its own, which dies in its trial `kill_at`."""
-
-    def work() -> None:
-        calls = iter(range(99))
-
-        def take(*given: Any, **named: Any) -> Outcome:
-            if next(calls) == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return take_without_training(*given, **named)
-
-        search.take_trial = take
-        search.run_study(plan, quiet=True, say=lambda line: None)
-        os._exit(0)
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    return process
-
-
-@pytest.mark.usefixtures("without_page")
-def test_a_killed_study_goes_on_and_two_processes_share_it(
-    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    space = {"optimiser.head_lr": {"low": 1e-3, "high": 1e-1, "log": True}}
-    path, out = write_recipe(**{**SHORT, "tune": {"space": space, "trials": 8}}), tmp_path / "study"
-    plan = search.open_plan(path, few, out, say=lambda line: None)
-    killed = in_a_process(plan, kill_at=2)
-    killed.join(60)
-    assert killed.exitcode == -signal.SIGKILL
-    both = [in_a_process(plan) for _ in range(2)]
-    for each in both:
-        each.join(60)
-    assert [each.exitcode for each in both] == [0, 0]
-    monkeypatch.setattr(search, "take_trial", take_without_training)
-    result, said = tune(path, few, out)
-    assert "the study goes on: 8 of 8 trials are taken" in said
-    states = [each.state for each in result.trials]
-    assert (states.count("complete"), states.count("died"), states[2]) == (8, 1, "died")
-    again = [each.number for each in result.complete if each.params == result.trials[2].params]
-    assert len(again) == (1 if result.trials[2].params else 0)
-    assert len({each.values[0] for each in result.complete}) == 8
-    assert not list((out / "workers").iterdir())
-
-
 def test_failed_trials_are_no_end_until_there_are_several_in_a_row(
     few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, calls = search.take_trial, []
+    taken, calls = taking.take_trial, []
 
     def fail(*given: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 1:
-            raise search.TrialFailed("step 3: the loss of task intent is nan")
+            raise TrialFailed("step 3: the loss of task intent is nan")
         return taken(*given, **named)
 
-    monkeypatch.setattr(search, "take_trial", fail)
+    monkeypatch.setattr(taking, "take_trial", fail)
     space = {"optimiser.head_lr": [1e-2, 2e-2]}
     path = write_recipe(**{**SHORT, "tune": {"space": space, "trials": 2, "failures": 2}})
     result, _ = tune(path, few, tmp_path / "one")
     assert [each.state for each in result.trials] == ["failed", "complete"]
     assert "nan" in (tmp_path / "one" / "tune.html").read_text()
-    monkeypatch.setattr(
-        search, "take_trial", lambda *a, **k: (_ for _ in ()).throw(search.TrialFailed("out of memory"))
-    )
+    monkeypatch.setattr(taking, "take_trial", lambda *a, **k: (_ for _ in ()).throw(TrialFailed("out of memory")))
     result, said = tune(path, few, tmp_path / "all", trials=9)
     assert len(result.trials) == 2
     assert "2 trials in a row have failed: the study ends here" in said
@@ -175,7 +105,7 @@ def test_failed_trials_are_no_end_until_there_are_several_in_a_row(
 def test_ctrl_c_keeps_what_there_is_and_several_objectives_give_a_front(
     few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, calls = search.take_trial, []
+    taken, calls = taking.take_trial, []
 
     def stop(*given: Any, **named: Any) -> Any:
         calls.append(1)
@@ -183,7 +113,7 @@ def test_ctrl_c_keeps_what_there_is_and_several_objectives_give_a_front(
             raise KeyboardInterrupt
         return taken(*given, **named)
 
-    monkeypatch.setattr(search, "take_trial", stop)
+    monkeypatch.setattr(taking, "take_trial", stop)
     tasks = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
     tuned = {"space": {"tasks.places.loss_weight": {"low": 0.1, "high": 4.0}}, "trials": 3, "objective": "each"}
     path, out = write_recipe(**{**SHORT, "tasks": tasks, "tune": tuned}), tmp_path / "study"
@@ -193,7 +123,7 @@ def test_ctrl_c_keeps_what_there_is_and_several_objectives_give_a_front(
     assert "interrupted; the same command goes on with the study" in done.output
     found = json.loads((out / "tune.json").read_text())
     assert [each["state"] for each in found["trials"]] == ["complete", "complete", "died"]
-    monkeypatch.setattr(search, "take_trial", lambda *a, **k: Outcome([0.1, 0.2], {}, 1, 0.0))
+    monkeypatch.setattr(taking, "take_trial", lambda *a, **k: Outcome([0.1, 0.2], {}, 1, 0.0))
     assert CliRunner().invoke(app, words).exit_code == 0
     again = json.loads((out / "tune.json").read_text())["trials"]
     assert [each["state"] for each in again] == ["complete", "complete", "died", "complete"]

@@ -31,7 +31,7 @@ def tune(
             "--storage",
             metavar="URL",
             envvar="MURMURA_TUNE_STORAGE",
-            help="A database that several machines share: postgresql://USER:PASSWORD@HOST/NAME, say.",
+            help="A PostgreSQL that several machines share: postgresql://USER@HOST/NAME. The password: in ~/.pgpass or PGPASSWORD, or with the URL in MURMURA_TUNE_STORAGE.",
         ),
     ] = None,
     check: Annotated[
@@ -67,7 +67,8 @@ def tune(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SetupError("a trial is trained by one process; start `murmura tune` several times, without torchrun")
     from ..recipe.recipe import load_recipe
-    from ..search.run import open_plan, run_study
+    from ..search.plan import open_plan
+    from ..search.run import run_study
 
     out = out or Path("models") / f"{load_recipe(recipe).name}-tune"
     plan = open_plan(recipe, data, out, storage=storage, say=typer.echo)

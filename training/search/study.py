@@ -1,47 +1,45 @@
-"""The study as optuna keeps it: its storage, its sampler and pruner, its budget, and trials that died with their process."""
+"""The study as optuna keeps it: its sampler and pruner, its budget, and trials that died with their process."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ...runtime.errors import SetupError
-from ..recipe.tune import PASSWORD_KEYS, Dimension, Tune, list_passwords
+from ..recipe.tune import Dimension, Tune
 from .space import Space, name_of
-from .workers import is_dead
+from .storage import Storage, show_url
+from .workers import forget_dead, host_of, is_alive
 
 RECIPE: Final = "recipe_sha256"
 OBJECTIVES: Final = "objectives"
 WORKER: Final = "worker"
 ERROR: Final = "error"
 """Attribute of a trial that ended with an error. One whose process died has none, and is taken again."""
-DATABASE: Final = "study.db"
 RETRIES: Final = 1
 """How often a trial is taken again whose process died: it may be the trial that ends it."""
 MOST_STARTUP: Final = 10
-_HEARTBEAT_S: Final = 60
-_SILENT_S: Final = 300
-"""A trial of another machine that has not been heard of for so long is taken again."""
-_CONNECT_S: Final = 15
-_SQLITE_WAIT_S: Final = 60
+_FIRST: Final = "failed_trial"
+_HISTORY: Final = "retry_history"
+"""Attributes of a trial that is taken again, as optuna calls them: the first one of its values, and all that died."""
 
 
 class SeededByTrial(BaseSampler):
-    """Draws each trial from a generator of its own, by seed and number: a study that goes on draws what it would have drawn."""
+    """Draws each trial from a generator of its own, by seed and number: a study that goes on draws what it would have drawn.
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self._make, self._seed = make, seed
+    The first trial gets the values of the recipe, `own`, whichever process takes it.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int, own: Mapping[str, Any]) -> None:
+        self._make, self._seed, self._own = make, seed, own
         self._inner = make(seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -49,7 +47,8 @@ class SeededByTrial(BaseSampler):
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._inner.infer_relative_search_space(study, trial)
+        found = self._inner.infer_relative_search_space(study, trial)
+        return {key: each for key, each in found.items() if key not in self._own_values(trial)}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -59,7 +58,13 @@ class SeededByTrial(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        own = self._own_values(trial)
+        if param_name in own:
+            return own[param_name]
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def _own_values(self, trial: FrozenTrial) -> Mapping[str, Any]:
+        return self._own if trial.system_attrs.get(_FIRST, trial.number) == 0 else {}
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -67,15 +72,15 @@ class SeededByTrial(BaseSampler):
         self._inner.after_trial(study, trial, state, values)
 
 
-def make_sampler(tune: Tune) -> BaseSampler:
-    """Return the sampler; the first third of the trials, at most ten, is drawn at random."""
+def make_sampler(tune: Tune, own: Mapping[str, Any]) -> BaseSampler:
+    """Return the sampler. The first trial has the values `own`; the first third, at most ten, is drawn at random."""
     startup = max(2, min(MOST_STARTUP, tune.trials // 3))
     by_name: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": lambda seed: TPESampler(seed=seed, n_startup_trials=startup),
         "nsga2": lambda seed: NSGAIISampler(seed=seed, population_size=startup),
         "random": lambda seed: RandomSampler(seed=seed),
     }
-    return SeededByTrial(by_name[tune.sampler], tune.seed)
+    return SeededByTrial(by_name[tune.sampler], tune.seed, own)
 
 
 def make_pruner(tune: Tune, objectives: Sequence[str]) -> optuna.pruners.BasePruner:
@@ -104,73 +109,27 @@ def _draw(trial: optuna.Trial, key: str, dimension: Dimension) -> Any:
     return trial.suggest_float(key, float(low), float(high), step=step, log=dimension.log)
 
 
-def open_study(
-    space: Space, tune: Tune, out: Path, *, storage: str | None, known_as: str, objectives: Sequence[str]
-) -> optuna.Study:
-    """Open the study of this recipe, or begin it. SetupError where the storage cannot be reached or holds another's study."""
-    url = f"sqlite:///{(out / DATABASE).resolve()}" if storage is None else storage
-    with quiet_optuna(), contain_storage(url):
+def open_study(storage: Storage, space: Space, tune: Tune, *, known_as: str, objectives: Sequence[str]) -> optuna.Study:
+    """Open the study of this recipe, or begin it. SetupError where the storage holds another's study of this name."""
+    with storage.turn():
         study = optuna.create_study(
-            storage=_open_storage(url),
+            storage=storage.rdb,
             study_name=space.recipe.name,
             directions=["maximize"] * len(objectives),
-            sampler=make_sampler(tune),
+            sampler=make_sampler(tune, space.own_values()),
             pruner=make_pruner(tune, objectives),
             load_if_exists=True,
         )
         found = study.user_attrs.get(RECIPE)
         if found not in {None, known_as}:
             raise SetupError(
-                f"{show_url(url)}: holds the study {space.recipe.name} of another recipe, space or data; "
-                "give --out another folder, or the recipe another `name`"
+                f"{show_url(storage.url)}: holds the study {space.recipe.name} of another recipe, space or data; "
+                "give the recipe another `name`, or --out another folder where the study lies in it"
             )
         if found is None:
             study.set_user_attr(RECIPE, known_as)
             study.set_user_attr(OBJECTIVES, list(objectives))
-            if own := space.own_values():
-                study.enqueue_trial(own)
     return study
-
-
-def _open_storage(url: str) -> RDBStorage:
-    parsed = make_url(url)
-    waits = {"sqlite": {"timeout": _SQLITE_WAIT_S}}
-    waits |= {name: {"connect_timeout": _CONNECT_S} for name in ("postgresql", "mysql", "mariadb")}
-    return RDBStorage(
-        url,
-        engine_kwargs={"connect_args": waits.get(parsed.get_backend_name(), {})},
-        heartbeat_interval=_HEARTBEAT_S,
-        grace_period=_SILENT_S,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-    )
-
-
-def show_url(url: str) -> str:
-    """Return the URL of a storage without its password."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return "tune.storage"
-    named = {key: "***" for key in parsed.query if key.lower() in PASSWORD_KEYS}
-    return parsed.update_query_dict(named).render_as_string(hide_password=True)
-
-
-@contextmanager
-def contain_storage(url: str) -> Iterator[None]:
-    """Turn what a storage raises into one line without passwords."""
-    try:
-        yield
-    except ArgumentError:
-        raise SetupError("tune.storage: not the URL of a database; expected postgresql://HOST/NAME, say") from None
-    except ImportError as error:
-        raise SetupError(f"{show_url(url)}: its driver is not installed: {error.name or 'unknown'}") from None
-    except (SQLAlchemyError, StorageInternalError) as error:
-        cause = getattr(error, "orig", None) or error.__cause__ or error
-        why = " ".join(str(cause).split())
-        for secret in list_passwords(url):
-            why = why.replace(secret, "***")
-        why = why[:200]
-        raise SetupError(f"{show_url(url)}: the storage of the study cannot be used: {why}") from None
 
 
 @contextmanager
@@ -183,32 +142,47 @@ def quiet_optuna() -> Iterator[None]:
             warnings.simplefilter("ignore", ExperimentalWarning)
             # The importance of low figures is asked of figures with the other sign, as it says.
             warnings.filterwarnings("ignore", message="PedAnova")
+            # Heartbeats are ours: optuna's loop is left by an error of the storage without a reason.
+            warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
             yield
     finally:
         optuna.logging.set_verbosity(before)
 
 
-def retry_dead(study: optuna.Study, out: Path) -> list[int]:
-    """Mark running trials failed whose process on this machine has died, have them taken again, and return their numbers."""
-    retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-    found = []
+def retry_dead(study: optuna.Study, storage: Storage, out: Path) -> None:
+    """Have running trials taken again whose process has died, in a turn: those of this folder, those of other machines that have
+    been silent too long, and those of a process that died in its turn, which nobody has begun.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get(WORKER)
-        if worker is not None and is_dead(out, worker):
-            study.tell(trial.number, state=TrialState.FAIL)
-            retry(study, study.trials[trial.number])
-            found.append(trial.number)
-    return found
+        if worker is None or is_alive(out, worker) is False:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            _retry(study, trial, "died with its process", storage.say)
+    if running := study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        optuna.storages.fail_stale_trials(study)
+        for trial in running:
+            if study.trials[trial.number].state == TrialState.FAIL:
+                _retry(study, trial, f"of {host_of(trial.user_attrs[WORKER])} has been silent too long", storage.say)
+    forget_dead(out)
 
 
-def enqueue_again(study: optuna.Study, number: int) -> None:
-    """Have a trial taken again that was ended for a reason which is not its own, with the same values."""
-    trial = study.trials[number]
+def _retry(study: optuna.Study, trial: FrozenTrial, why: str, say: Callable[[str], None]) -> None:
+    again = len(trial.system_attrs.get(_HISTORY, [])) < RETRIES
+    say(f"trial {trial.number} {why}; it is {'taken again' if again else 'not taken a third time'}")
+    if again:
+        enqueue_again(study, trial, died=True)
+
+
+def enqueue_again(study: optuna.Study, trial: FrozenTrial, *, died: bool = False) -> None:
+    """Have a trial taken again, with the same values."""
+    attributes = {_FIRST: trial.number, **trial.system_attrs}
+    if died:
+        attributes[_HISTORY] = [*attributes.get(_HISTORY, []), trial.number]
     again = create_trial(
         state=TrialState.WAITING,
         params=trial.params,
         distributions=trial.distributions,
-        system_attrs=trial.system_attrs,
+        system_attrs=attributes,
     )
     study.add_trial(again)
 

@@ -7,38 +7,50 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 WORKERS: Final = "workers"
+_NEW: Final = ".new"
 
 
 @contextmanager
 def register_worker(out: Path) -> Iterator[str]:
-    """Yield a name for this process, known as alive until the end."""
+    """Yield a name for this process, known as alive until the end. After an error its file says that it has ended."""
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     folder = out / WORKERS
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    with path.open("w", encoding="utf-8") as file:
+    path, new = folder / name, folder / f"{name}{_NEW}"
+    with new.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield name
-        finally:
-            path.unlink(missing_ok=True)
+        new.rename(path)  # under its name it has its lock from the beginning
+        yield name
+        path.unlink(missing_ok=True)
 
 
-def is_dead(out: Path, worker: str) -> bool:
-    """True when the process was one of this machine, in this folder, and has ended. Of others nothing is known."""
-    if not worker.startswith(f"{socket.gethostname()}-") or not (out / WORKERS).is_dir():
-        return False
-    path = out / WORKERS / worker
+def host_of(worker: str) -> str:
+    """Return the machine of a process."""
+    return worker.rsplit("-", 2)[0]
+
+
+def is_alive(out: Path, worker: str) -> bool | None:
+    """True or False when the process is one of this machine, in this folder. Of others nothing is known: None."""
+    if host_of(worker) != socket.gethostname():
+        return None
     try:
-        with path.open("r+", encoding="utf-8") as file:
+        with (out / WORKERS / worker).open("r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    path.unlink(missing_ok=True)
-    return True
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return None
+    return False
+
+
+def forget_dead(out: Path) -> None:
+    """Remove what processes of this machine have left that died. Their trials have to be taken care of before."""
+    for path in (out / WORKERS).iterdir():
+        if not path.name.endswith(_NEW) and is_alive(out, path.name) is False:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -48,24 +60,3 @@ def hold_lock(path: Path) -> Iterator[None]:
     with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class Turn:
-    """One process of this machine at a time asks for a trial: SQLite gives a waiting trial to two that ask at once."""
-
-    def __init__(self, out: Path) -> None:
-        self._path = out / "turn.lock"
-        self._file: IO[str] | None = None
-
-    def take(self) -> None:
-        """Wait for the turn, unless this process has it."""
-        if self._file is None:
-            file = self._path.open("w", encoding="utf-8")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            self._file = file
-
-    def give(self) -> None:
-        """Let another process ask."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None

@@ -1,0 +1,91 @@
+"""What a study is to be: recipe, space, data and storage, read and checked before the first trial."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from ...runtime.errors import SetupError
+from ..compute.device import free_threads
+from ..recipe.recipe import Recipe, load_recipe
+from ..recipe.tune import Tune
+from ..run_folders.run_folder import RunFolder
+from .space import Space, list_ends, open_space
+from .storage import place_of, try_storage
+from .trial import MEAN, Materials, digest_scored
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command is given, read and checked."""
+
+    path: Path
+    recipe: Recipe
+    tune: Tune
+    space: Space
+    data: Path
+    out: Path
+    objectives: list[str]
+    materials: Materials
+    storage: URL
+    """Where the study is kept; its password is not shown."""
+
+
+def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, say: Say) -> Plan:
+    """Read recipe and data, and prepare a training at each end of the space. SetupError for whatever is wrong."""
+    recipe = load_recipe(path)
+    tune = recipe.tune
+    if tune is None:
+        raise recipe.refusal((), "there is no `tune`; expected `tune: {space: {batch_size: [16, 32, 64]}}`, say")
+    if recipe.pretrain is not None:
+        raise recipe.refusal(
+            ("pretrain",),
+            "each trial would repeat it; take it once with `murmura pretrain`, and name its folder as `encoder`",
+        )
+    if recipe.smaller is not None:
+        raise recipe.refusal(("smaller",), "trials know nothing of the larger model; search the recipe without it")
+    if out.exists() and not out.is_dir():
+        raise SetupError(f"{out}: a file, expected a folder; give --out another one")
+    place = place_of(tune.storage if storage is None else storage, out)
+    try_storage(place)
+    objectives = list_objectives(recipe, tune)
+    if len(objectives) > 1 and tune.pruning not in {None, "none"}:
+        raise recipe.refusal(("tune", "pruning"), f"{tune.pruning} compares one figure, found {len(objectives)}")
+    # Trials that are computed with other threads give other last digits.
+    recipe = recipe if recipe.threads else recipe.model_copy(update={"threads": free_threads()})
+    plan = Plan(path, recipe, tune, open_space(recipe, tune), data, out, objectives, Materials(data, out), place)
+    if anew := plan.space.read_anew:
+        say(f"rows are read anew where a trial has another value: {', '.join(anew)}")
+    _prepare_ends(plan)
+    return plan
+
+
+def list_objectives(recipe: Recipe, tune: Tune) -> list[str]:
+    """Return the figures that are to be highest. SetupError for a task that the recipe lacks."""
+    if tune.objective == "mean":
+        return [MEAN]
+    named = list(recipe.tasks) if tune.objective == "each" else tune.objective
+    if unknown := next((name for name in named if name not in recipe.tasks), None):
+        expected = f"expected `mean`, `each` or some of {', '.join(recipe.tasks)}"
+        raise recipe.refusal(("tune", "objective"), f"no task {unknown}; {expected}")
+    if not named:
+        raise recipe.refusal(("tune", "objective"), "names no task")
+    return list(named)
+
+
+def _prepare_ends(plan: Plan) -> None:
+    """Make the run of the recipe and of each end of the space: what the encoder or the machine refuses is found now."""
+    folder = RunFolder(plan.out / "trials" / "none")
+    scored = digest_scored(plan.materials.prepare(plan.recipe, folder))
+    for key, value in list_ends(plan.space):
+        try:
+            run = plan.materials.prepare(plan.space.recipe_of({key: value}), folder)
+        except SetupError as error:
+            raise plan.space.refusal(key, f"{value!r} is refused: {error}") from None
+        if digest_scored(run) != scored:
+            problem = f"with {value!r} figures are of other validation rows than the recipe's, and cannot be compared"
+            raise plan.space.refusal(key, f"{problem}; name `validation` rows, or leave the key out")
+    plan.materials.prepare(plan.recipe, folder)
