@@ -24,12 +24,13 @@ TASKS = {name: RECIPE["tasks"][name] for name in ("intent", "places")}
 ROWS = rows(60, 2)
 
 
-@pytest.fixture
-def teacher(run: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def teacher(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is sure of other labels than those of the rows, since its heads give each label the logit of the one before.
     What a smaller one lacks counts: the first layer turns the signs of its states, and neurons add five times as much.
     """
-    folder = RunFolder(shutil.copytree(run, tmp_path / "teacher.run"))
+    made = tmp_path_factory.mktemp("smaller")
+    folder = RunFolder(shutil.copytree(run, made / "teacher.run"))
     weights = folder.weights()
     for name in TASKS:
         for part in ("weight", "bias"):
@@ -39,8 +40,8 @@ def teacher(run: Path, tmp_path: Path) -> Path:
     for layer in range(2):
         weights[f"encoder.layer.{layer}.output.dense.weight"] *= 5
     folder.save_record(folder.record(), weights)
-    export(folder.path, tmp_path / "teacher")
-    return tmp_path / "teacher"
+    export(folder.path, made / "teacher")
+    return made / "teacher"
 
 
 def served(folder: Path) -> Logits:

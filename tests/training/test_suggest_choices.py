@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_in_process import run_here
+from tiny_model import write_tiny_model
 from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.model.model import Model
@@ -63,6 +64,27 @@ def test_k_centre_takes_what_lies_far_from_the_labelled_texts_and_from_what_it_t
     second = np.linalg.norm(found_states[1] - np.vstack([covered, found_states[:1]]), axis=1).min()
     assert [row["usefulness"] for row in found] == pytest.approx([first, second], rel=1e-3)
     assert [row["suggested"] for row in found] == [1, 2]
+
+
+def test_k_centre_of_a_model_that_gives_vectors_needs_no_run(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "tiny", pooled=True)
+    texts, known = (
+        ["my card was lost", "hello thanks", "transfer money to london", "cancel my order please"],
+        "my card was lost on monday",
+    )
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    labelled = write_jsonl(tmp_path / "known.jsonl", [{"text": known}])
+    found = suggest(
+        tmp_path / "texts.txt", folder, "--task", "intent", "--strategy", "k-centre", "--labelled", labelled
+    )
+    vectors = dict(zip([known, *texts], Model.load(folder, device="cpu").embed([known, *texts]), strict=True))
+    chosen = [known]
+    for row in found:
+        nearest = {text: min(np.linalg.norm(vectors[text] - vectors[one]) for one in chosen) for text in texts}
+        assert row["text"] == max(nearest, key=nearest.__getitem__)
+        assert row["usefulness"] == pytest.approx(nearest[row["text"]], abs=1e-5)
+        chosen.append(row["text"])
+    assert len(chosen) == 5
 
 
 def bald(passes: np.ndarray, temperature: float) -> np.ndarray:
