@@ -43,7 +43,7 @@ from murmura.training.kinds.figures.intervals import find_interval, sample_outco
 from murmura.training.kinds.figures.outcome import of_accuracy
 from murmura.training.model.encoders import build_encoder, load
 from murmura.training.model.methods.make import make_method
-from murmura.training.recipe.methods import NAMES
+from murmura.training.recipe.keys.methods import NAMES
 from murmura.training.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from murmura.training.fit.rows.encoding import encode_ids
 from murmura.training.kinds.replies.baselines import Contexts, answer_baselines
 from murmura.training.model.encoders import Checkpoint, build_encoder
 from murmura.training.model.padding import in_order, pad
-from murmura.training.recipe.reading import Columns, Reading
+from murmura.training.recipe.keys.reading import Columns, Reading
 
 SUBSET = "sgd_subset"
 SETS = {"train": "train.jsonl", "test": "test.jsonl"}

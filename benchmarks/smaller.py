@@ -27,7 +27,7 @@ import yaml
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
-from murmura.training.recipe.teachers import Teachers
+from murmura.training.recipe.keys.teachers import Teachers
 from murmura.training.run_folders.smaller import Compared, read_comparison
 
 ROOT = Path(__file__).resolve().parents[1]

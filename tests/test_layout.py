@@ -105,6 +105,8 @@ FOLDERS = {
     "training/pretrain",
     "training/pretrain/objectives",
     "training/recipe",
+    "training/recipe/idle",
+    "training/recipe/keys",
     "training/report",
     "training/report/sections",
     "training/retrain",

@@ -9,7 +9,7 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data.counts import ReadCounts
 from murmura.training.data.example import Example
 from murmura.training.prepare.reading import read_counted
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 
 def read_all(folder: Path, content: str, name: str = "x.json", **keys: Any) -> tuple[list[Example], ReadCounts]:

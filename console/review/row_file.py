@@ -12,7 +12,7 @@ from ...schemas.manifest import TaskSpec
 from ...training.data.files import find_format, read_rows
 from ...training.data.opening import open_text, suffix_of
 from ...training.data.row import Row
-from ...training.recipe.reading import Reading
+from ...training.recipe.keys.reading import Reading
 from ...training.suggest.rows import GUESS, SCORE, Form
 
 _DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}

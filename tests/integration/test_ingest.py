@@ -22,8 +22,8 @@ from murmura.schemas.review import Review
 from murmura.training.ingest import make as stages
 from murmura.training.ingest.manifest import Options, labels_of_model, load_data_set
 from murmura.training.prepare.reading import read_part
-from murmura.training.recipe.reading import Source
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.reading import Source
+from murmura.training.recipe.keys.tasks import Task
 
 MURMURA = Path(sys.executable).with_name("murmura")
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from murmura.scenarios.support.place import HERE
-from murmura.training.recipe.reading import Source
+from murmura.training.recipe.keys.reading import Source
 from murmura.training.recipe.recipe import load_recipe
 
 LABELS = ["insult", "threat", "sexual", "self_harm", "asks_for_credentials"]

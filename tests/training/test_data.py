@@ -9,7 +9,7 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data.counts import RowLeftOut, SpanLeftOut
 from murmura.training.data.example import Example, Span
 from murmura.training.prepare.reading import read_counted, read_part
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 
 def read(folder: Path, content: str | bytes, name: str = "x.jsonl", **keys: Any) -> list[Example]:

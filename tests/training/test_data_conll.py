@@ -11,7 +11,7 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example, Span
 from murmura.training.data.tag_schemes import Scheme, TagError, find_scheme, to_iob2
 from murmura.training.prepare.reading import read_part
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 SENTENCES = [
     [("EU", "B-ORG"), ("rejects", "O"), ("German", "B-MISC"), ("call", "O"), (".", "O")],

@@ -11,7 +11,7 @@ from murmura.training.data.counts import SpanLeftOut
 from murmura.training.data.example import Example, Span
 from murmura.training.data.fields import MISSING as NO_LABELS
 from murmura.training.prepare.reading import read_counted, read_part
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 GOOD = {"text": "pay Ann", "label": "a", "tokens": ["pay", "Ann"], "tags": ["O", "B-x"]}
 

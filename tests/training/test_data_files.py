@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
 from murmura.training.prepare.reading import read_part
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 
 def read(folder: Path, content: str | bytes, name: str = "x.csv", **keys: Any) -> list[Example]:

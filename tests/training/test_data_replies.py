@@ -20,7 +20,7 @@ from murmura.training.data.files import read_rows
 from murmura.training.data.formats.sgd import ACT_NAMES, COUNT, as_act
 from murmura.training.data.replies import read_reply
 from murmura.training.data.rules import Rules
-from murmura.training.recipe.reading import Columns, Reading
+from murmura.training.recipe.keys.reading import Columns, Reading
 
 USER = {"role": "user", "text": "Is there a table?"}
 PAIR = {

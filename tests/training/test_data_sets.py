@@ -11,8 +11,8 @@ from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example, Span
 from murmura.training.data.formats.class_names import name_numbers
 from murmura.training.prepare.reading import read_part
+from murmura.training.recipe.keys.tasks import Task
 from murmura.training.recipe.recipe import Recipe
-from murmura.training.recipe.tasks import Task
 from murmura.training.run_folders.provenance import digest_data
 
 arrow = pytest.importorskip("pyarrow", reason="needs the extra data")

@@ -13,8 +13,8 @@ from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.gate.held_out import HeldOutSet
 from murmura.training.mix.corrections import Corrections, read_corrections
 from murmura.training.prepare.reading import read_part
-from murmura.training.recipe.reading import Source
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.reading import Source
+from murmura.training.recipe.keys.tasks import Task
 from murmura.training.retrain.doubts import MOST, find_doubts
 from murmura.training.run_folders.label_errors import LabelError, LabelErrors
 

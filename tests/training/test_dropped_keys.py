@@ -13,13 +13,13 @@ from murmura.training.compute.phase_rows import count_run_rows
 from murmura.training.fit.finish.kept_tasks import add_tasks
 from murmura.training.mix.recipe import DECIDED_OF_TASK, OF_VERSION, describe_dropped_keys, make_recipe
 from murmura.training.mix.write import NOT_KEPT_OF_TASK
-from murmura.training.recipe.frozen_keys import describe_frozen_keys
-from murmura.training.recipe.idle_keys import refuse_idle_keys
+from murmura.training.recipe.idle.frozen_keys import describe_frozen_keys
+from murmura.training.recipe.idle.keys import refuse_idle_keys
 from murmura.training.recipe.job import Job
+from murmura.training.recipe.keys.optimiser import Optimiser
+from murmura.training.recipe.keys.tasks import Task
 from murmura.training.recipe.last_phase import with_self_training
-from murmura.training.recipe.optimiser import Optimiser
 from murmura.training.recipe.recipe import Budget, Hold, Recipe
-from murmura.training.recipe.tasks import Task
 
 TASK: Final = {"train": "x.csv"}
 SET: Final[dict[str, Any]] = {

@@ -18,7 +18,7 @@ from murmura.training.kinds.kind import Kind
 from murmura.training.kinds.registry import KINDS
 from murmura.training.model.encoders import train_tokenizer
 from murmura.training.prepare.tasks import TaskData
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 from murmura.training.report.decisions import describe_decisions
 
 

@@ -18,8 +18,8 @@ from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import Fitting, prepare
 from murmura.training.fit.start.grow import CLASS_MEAN
+from murmura.training.recipe.keys.tasks import Task, describe_form
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.recipe.tasks import Task, describe_form
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]

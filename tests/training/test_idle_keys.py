@@ -12,7 +12,7 @@ from tiny_training import RECIPE, rows, write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import refuse_recipe
-from murmura.training.recipe.idle_keys import describe_idle_keys, without_idle_keys
+from murmura.training.recipe.idle.keys import describe_idle_keys, without_idle_keys
 from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.recipe import Recipe, load_recipe
 

@@ -12,7 +12,7 @@ from tiny_training import write_jsonl
 
 from murmura.runtime.errors import SetupError
 from murmura.runtime.kafka.embedded_broker import EmbeddedBroker
-from murmura.training.recipe.idle_job_keys import find_idle_keys
+from murmura.training.recipe.idle.job_keys import find_idle_keys
 from murmura.training.recipe.job import read_job
 from murmura.training.retrain.checks import check_job
 from murmura.training.retrain.preview import preview

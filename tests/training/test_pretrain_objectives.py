@@ -17,7 +17,7 @@ from murmura.training.pretrain.objectives.masked_words import MaskedWords, choos
 from murmura.training.pretrain.objectives.next_text import NextText
 from murmura.training.pretrain.objectives.sentence_embedding import contrast, equal_texts
 from murmura.training.pretrain.texts import Text
-from murmura.training.recipe import pretraining
+from murmura.training.recipe.keys import pretraining
 
 TEXTS = ["the payment of my mortgage was declined twice", "transfer everything into my savings account please"]
 MASK = 4

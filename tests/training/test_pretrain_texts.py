@@ -11,7 +11,7 @@ from murmura.runtime.errors import SetupError
 from murmura.training.model.encoders import Checkpoint, from_scratch
 from murmura.training.pretrain.texts import read_documents, read_pairs
 from murmura.training.pretrain.vocabulary import WORDS, extend_vocabulary
-from murmura.training.recipe.pretraining import NewWords, PairSource, TextSource
+from murmura.training.recipe.keys.pretraining import NewWords, PairSource, TextSource
 from murmura.training.recipe.recipe import Encoder
 
 

@@ -22,7 +22,7 @@ from murmura.training.mix.balance import repeat_replies
 from murmura.training.mix.corrections import read_corrections
 from murmura.training.mix.plan import Mix, plan_mix
 from murmura.training.recipe.job import read_job
-from murmura.training.recipe.reading import Columns, Reading
+from murmura.training.recipe.keys.reading import Columns, Reading
 from murmura.training.retrain.preview import preview
 from murmura.training.retrain.run import GateRefused, retrain
 

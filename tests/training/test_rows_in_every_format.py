@@ -12,7 +12,7 @@ from row_formats import SENTENCES, TAGGING, TOKENS, Format, Row
 from murmura.runtime.errors import SetupError
 from murmura.training.data.example import Example
 from murmura.training.prepare.reading import read_part
-from murmura.training.recipe.tasks import Task
+from murmura.training.recipe.keys.tasks import Task
 
 WORDS = st.text("abzß京ア\U0001f62de\u0301'\"#,;[]{}-\\", min_size=1, max_size=6).filter(
     lambda word: word[0] != "\u0301"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from murmura.training.compute.dealing import StepRows, deal, plan
 from murmura.training.compute.sampler import count_rows, divide, divide_with_least, rows_by_task, shares
-from murmura.training.recipe.weights import Sampling
+from murmura.training.recipe.keys.weights import Sampling
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from murmura.training.recipe.tune import Tune
+from murmura.training.recipe.keys.tune import Tune
 from murmura.training.search import run as search
 from murmura.training.search.study import make_pruner, make_sampler, quiet_optuna
 

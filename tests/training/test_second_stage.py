@@ -18,7 +18,7 @@ from murmura.training.fit.finish import second_stage
 from murmura.training.fit.finish.second_stage_state import StageState, save_stage
 from murmura.training.fit.loop import fit
 from murmura.training.kinds.replies.rewards import advantages, compute_reward, sentence_bleu, slot_f1
-from murmura.training.recipe.objective import Objective
+from murmura.training.recipe.keys.objective import Objective
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.run_folders.run_folder import SECOND_STAGE, STATE, RunFolder
 

@@ -18,9 +18,9 @@ from murmura.runtime.errors import SetupError
 from murmura.schemas.manifest import TaskSpec
 from murmura.training.data.near_texts import near_form, near_id
 from murmura.training.prepare.reading import read_counted
-from murmura.training.recipe.reading import Source
+from murmura.training.recipe.keys.reading import Source
+from murmura.training.recipe.keys.tasks import Task
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.recipe.tasks import Task
 from murmura.training.suggest import states
 from murmura.training.suggest.choose import Choice, Wanted
 from murmura.training.suggest.k_centre import choose_centres

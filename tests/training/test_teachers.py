@@ -19,8 +19,8 @@ from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import learn_from_teachers
 from murmura.training.fit.steps.gradient import measure_losses
 from murmura.training.fit.teachers import answers
+from murmura.training.recipe.keys.teachers import Teachers
 from murmura.training.recipe.recipe import load_recipe
-from murmura.training.recipe.teachers import Teachers
 from murmura.training.run_folders.run_folder import RunFolder
 
 WriteRecipe = Callable[..., Path]

@@ -13,9 +13,9 @@ from murmura.training.data.rules import sources_of
 from murmura.training.prepare.data_summary import summarise
 from murmura.training.prepare.format_keys import describe_unused_keys
 from murmura.training.prepare.tasks import read_task
+from murmura.training.recipe.keys.tasks import Task
+from murmura.training.recipe.keys.unused_keys import KEYS_OF_SOME_KINDS, find_unused_key
 from murmura.training.recipe.recipe import Recipe, load_recipe
-from murmura.training.recipe.tasks import Task
-from murmura.training.recipe.unused_keys import KEYS_OF_SOME_KINDS, find_unused_key
 
 SET: dict[str, dict[str, Any]] = {
     "acts": {"acts": True},

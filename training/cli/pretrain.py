@@ -40,7 +40,7 @@ def pretrain(
     from ..pretrain.encoder_folder import find_problem
     from ..pretrain.loop import pretrain as do
     from ..pretrain.stage import check_texts, read_tasks
-    from ..recipe.idle_keys import describe_unread_keys, refuse_idle_pretraining
+    from ..recipe.idle.keys import describe_unread_keys, refuse_idle_pretraining
     from ..recipe.recipe import load_pretraining
     from ..run_folders.run_folder import RunFolder, count_steps
 

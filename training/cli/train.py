@@ -79,7 +79,7 @@ def train(
     from ..export.export import find_problems
     from ..fit.finish.add_vectors import lacks_vectors_alone
     from ..fit.finish.kept_tasks import add_tasks
-    from ..recipe.frozen_keys import describe_frozen_keys
+    from ..recipe.idle.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
     from ..run_folders.overlaps import find_overlaps, find_run_overlaps, is_inside
     from ..run_folders.run_folder import RunFolder

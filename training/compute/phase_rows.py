@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from ..recipe.keys.phases import Phase
 from ..recipe.phase_recipe import leaves_encoder, recipe_of
-from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from . import sampler
 

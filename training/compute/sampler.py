@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Final
 
-from ..recipe.weights import Sampling
+from ..recipe.keys.weights import Sampling
 
 ANNEALED: Final = 0.8
 """How much of the exponent of the shares is gone at the end of a run whose sampling is annealed."""

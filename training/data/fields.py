@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from ...runtime.errors import SetupError
 from ...runtime.model.texts.words import trim_blanks
-from ..recipe.reading import Reading
+from ..recipe.keys.reading import Reading
 from .row import Row, UnnamedNumber
 from .rules import Rules
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import SetupError
-from ..recipe.reading import HUB, Reading
+from ..recipe.keys.reading import HUB, Reading
 from .formats.conll import read_conll
 from .formats.data_sets import read_data_set
 from .formats.delimited import read_delimited

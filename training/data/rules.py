@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from ...runtime.errors import SetupError
 from ...runtime.model.texts.words import trim_blanks
 from ...schemas.manifest import GenerationSpec
-from ..recipe.reading import Columns, Reading, Source
-from ..recipe.tasks import Task
+from ..recipe.keys.reading import Columns, Reading, Source
+from ..recipe.keys.tasks import Task
 
 
 @dataclass

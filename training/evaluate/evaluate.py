@@ -27,9 +27,9 @@ from ..kinds.registry import kind_of
 from ..prepare.data_report import TaskReport
 from ..prepare.format_keys import describe_unused_keys
 from ..prepare.reading import read_part
-from ..recipe.reading import Source
+from ..recipe.keys.reading import Source
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe, load_recipe
-from ..recipe.tasks import Task
 from ..report.figures import rounded
 from ..report.made import Made, read_recipe
 from ..report.markdown import markdown

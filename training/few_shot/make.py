@@ -18,7 +18,7 @@ from ..export.export import export, find_problems
 from ..fit.loop import fit
 from ..prepare.data_report import describe_cross_validation
 from ..prepare.few_examples import check_columns, describe_counts, read_examples, refuse_test_labels
-from ..recipe.reading import Columns, Reading
+from ..recipe.keys.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
 from ..run_folders.os_errors import write_text

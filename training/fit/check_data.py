@@ -21,11 +21,11 @@ from ..prepare.reading import read_part
 from ..prepare.tasks import TaskData, read_task
 from ..prepare.vocabularies import with_pieces
 from ..pretrain.unlabelled import read_unlabelled
-from ..recipe.idle_keys import describe_idle_keys, refuse_idle_keys
+from ..recipe.idle.keys import describe_idle_keys, refuse_idle_keys
+from ..recipe.keys.tasks import Task
 from ..recipe.last_phase import with_self_training
 from ..recipe.phase_recipe import describe_static_phases, with_whole_freeze
 from ..recipe.recipe import Recipe
-from ..recipe.tasks import Task
 from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
 from .check_phases import refuse_few_steps, refuse_layers, refuse_phases

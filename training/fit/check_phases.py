@@ -7,7 +7,7 @@ from ...runtime.settings.yaml_file import Place
 from ...schemas.manifest import EncoderSpec
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..model.methods.refuse import refuse_steps
-from ..recipe.optimiser import Freeze
+from ..recipe.keys.optimiser import Freeze
 from ..recipe.phase_recipe import is_self_training, leaves_encoder, takes_steps_of_budget
 from ..recipe.recipe import Recipe
 

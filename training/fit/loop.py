@@ -19,7 +19,7 @@ from ..compute.timer import Timer
 from ..prepare.data_report import describe, describe_probes, describe_skipped
 from ..pretrain.stage import run_stage
 from ..pretrain.unlabelled import read_unlabelled
-from ..recipe.frozen_keys import describe_frozen_keys
+from ..recipe.idle.frozen_keys import describe_frozen_keys
 from ..recipe.last_phase import with_self_training
 from ..recipe.recipe import Encoder, Recipe, load_recipe
 from ..run_folders.overlaps import refuse_run_overlaps

@@ -16,8 +16,8 @@ from ..compute import dealing
 from ..compute.failures import memory_of
 from ..compute.phase_rows import count_phase_rows
 from ..model.network import logits_of
+from ..recipe.keys.phases import Phase
 from ..recipe.phase_recipe import is_self_training, recipe_of
-from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import WEIGHTS, PhaseRecord, count_steps
 from .checkpoint import restore

@@ -18,7 +18,7 @@ from ..mix.traffic import CONVERSATION, drawn_at_random
 from ..prepare.reading import read_part
 from ..prepare.tasks import groups_of
 from ..recipe.job import Job
-from ..recipe.tasks import Task, describe_form
+from ..recipe.keys.tasks import Task, describe_form
 
 FEEDBACK: Final = "feedback"
 CORRECTED: Final = "feedback, corrected"

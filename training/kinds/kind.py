@@ -26,8 +26,8 @@ from ..data.counts import ReadCounts, RowLeftOut
 from ..data.example import Example, labels_of
 from ..data.row import Row
 from ..data.rules import Rules
-from ..recipe.reading import Columns
-from ..recipe.thresholds import OutOfScope, ThresholdRule
+from ..recipe.keys.reading import Columns
+from ..recipe.keys.thresholds import OutOfScope, ThresholdRule
 from .answers import Answer, Score
 from .distance_head import DistanceHead
 from .figures.findings import Details

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..data.example import Example, labels_of
 from ..prepare.splits import Unit, units_of
-from ..recipe.unused_keys import VALIDATION_SHARE
+from ..recipe.keys.unused_keys import VALIDATION_SHARE
 from .traffic import CONVERSATION
 
 MOST_REPEATS: Final = 20

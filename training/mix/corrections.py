@@ -15,8 +15,8 @@ from ..data.example import Example, labels_of
 from ..ingest.manifest import DATASET_NAME, load_data_set
 from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
-from ..recipe.reading import Source
-from ..recipe.tasks import Task, describe_form
+from ..recipe.keys.reading import Source
+from ..recipe.keys.tasks import Task, describe_form
 from ..run_folders.os_errors import write_text
 
 TRAIN: Final = ".train.jsonl"

@@ -10,8 +10,8 @@ from ...schemas.manifest import ModelManifest, TaskSpec
 from ..kinds.registry import kind_of
 from ..prepare.few_examples import read_sound
 from ..prepare.tasks import divide
-from ..recipe.reading import Source
-from ..recipe.tasks import Task
+from ..recipe.keys.reading import Source
+from ..recipe.keys.tasks import Task
 from .corrections import HELDOUT, TRAIN, write_rows
 
 LEAST_HELD_OUT: Final = 6

@@ -12,9 +12,9 @@ from ..data.example import near_forms
 from ..data.near_texts import first_spellings, near_form
 from ..kinds.registry import kind_of
 from ..prepare.reading import read_part
-from ..recipe.reading import Columns, Source
-from ..recipe.tasks import Task
-from ..recipe.unused_keys import VALIDATION_SHARE
+from ..recipe.keys.reading import Columns, Source
+from ..recipe.keys.tasks import Task
+from ..recipe.keys.unused_keys import VALIDATION_SHARE
 from .corrections import Corrections
 from .earlier import Earlier
 

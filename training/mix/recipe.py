@@ -9,10 +9,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from ...schemas.manifest import ModelManifest
-from ..recipe.idle_keys import OF_A_TASK_AMONG_OTHERS, without_idle_keys
+from ..recipe.idle.keys import OF_A_TASK_AMONG_OTHERS, without_idle_keys
 from ..recipe.job import Job
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe
-from ..recipe.tasks import Task
 
 _NOT_KEPT: Final[dict[str, Any]] = {
     **dict.fromkeys(

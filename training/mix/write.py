@@ -13,8 +13,8 @@ from ...runtime.wire.feedback import known_labels
 from ...schemas.manifest import TaskSpec
 from ..data.example import Example
 from ..kinds.registry import kind_of
-from ..recipe.reading import Reading
-from ..recipe.tasks import describe_form
+from ..recipe.keys.reading import Reading
+from ..recipe.keys.tasks import describe_form
 from ..run_folders.os_errors import write_text
 from .balance import by_repeats, divided, repeat_replies
 from .corrections import Corrections, write_rows

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ...runtime.settings.yaml_file import Place
 from ...schemas.manifest import EncoderSpec, HeadForm
 from ..kinds.heads import FormedHead
+from ..recipe.keys.verbaliser import MASK, Verbaliser
 from ..recipe.recipe import Recipe
-from ..recipe.verbaliser import MASK, Verbaliser
 from .encoders import Checkpoint, locate
 from .masked_head import find_mask, read_masked_head
 

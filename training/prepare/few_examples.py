@@ -12,8 +12,8 @@ from ..data.example import Example
 from ..data.files import find_source, read_rows
 from ..data.near_texts import near_form
 from ..data.opening import COMPRESSED
-from ..recipe.reading import Columns, Reading
-from ..recipe.tasks import Task
+from ..recipe.keys.reading import Columns, Reading
+from ..recipe.keys.tasks import Task
 from .data_checks import list_names, suggest
 from .reading import read_part
 

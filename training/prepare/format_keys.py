@@ -8,8 +8,8 @@ from typing import Final
 from ...runtime.errors import SetupError
 from ..data.files import KEYS, find_format, find_source, unused_keys
 from ..data.rules import make_rules, sources_of
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe
-from ..recipe.tasks import Task
 
 _NONE_USES: Final = "no source of this task has a format that uses it; found {}"
 _NOT_USED: Final = "{}: the format {} has no `{}`"

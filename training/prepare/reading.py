@@ -16,8 +16,8 @@ from ..data.tagging import refuse_mixed_schemes
 from ..data.typos import typo_copies
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
-from ..recipe.reading import Source
-from ..recipe.tasks import Task
+from ..recipe.keys.reading import Source
+from ..recipe.keys.tasks import Task
 from .selection import UnmatchedValues, is_selected
 
 

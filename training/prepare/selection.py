@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from ...runtime.model.texts.words import trim_blanks
 from ..data.row import Row
-from ..recipe.reading import Reading
+from ..recipe.keys.reading import Reading
 
 KEYS: Final = ("where", "unless")
 

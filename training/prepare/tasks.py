@@ -16,9 +16,9 @@ from ..data.counts import ReadCounts
 from ..data.example import Example, labels_of
 from ..kinds.kind import Kind
 from ..kinds.registry import KINDS
-from ..recipe.reading import Source
+from ..recipe.keys.reading import Source
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe
-from ..recipe.tasks import Task
 from .data_checks import find_equal_names, is_like, list_names, suggest
 from .data_report import CALIBRATION, TEST, THRESHOLDS, TRAIN, VALIDATION
 from .format_keys import refuse_keys_without_format

@@ -16,7 +16,7 @@ from ..compute.optimiser import make_torch_optimiser, rate_at, seed_step, set_ra
 from ..compute.timer import Timer
 from ..model.masked_head import HEAD
 from ..prepare.tasks import TaskData
-from ..recipe.pretraining import Pretraining
+from ..recipe.keys.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.curves import Curves
 from ..run_folders.run_folder import RunFolder, count_steps, digest

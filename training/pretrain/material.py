@@ -12,7 +12,7 @@ from ...runtime.errors import SetupError
 from ...schemas.manifest import Sha256
 from ..model.encoders import Checkpoint, open_checkpoint
 from ..prepare.tasks import TaskData
-from ..recipe.pretraining import Pretraining
+from ..recipe.keys.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.provenance import digest_texts
 from .encoded import EncodedText

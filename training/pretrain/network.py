@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from ..model.padding import pad
-from ..recipe.pretraining import Pretraining
+from ..recipe.keys.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from .material import Material

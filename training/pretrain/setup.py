@@ -15,7 +15,7 @@ from ..compute import dealing
 from ..compute.device import open_accelerator, precision_of
 from ..model.encoders import Checkpoint, build_encoder, locate
 from ..model.masked_head import MASKS, find_mask, read_masked_head
-from ..recipe.pretraining import Pretraining
+from ..recipe.keys.pretraining import Pretraining
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import RunFolder
 from .encoded import EncodedText, encode_texts

@@ -17,8 +17,8 @@ from ..data.row import Row
 from ..prepare.label_names import name_rows, with_place_of_name
 from ..prepare.selection import is_selected
 from ..prepare.tasks import TaskData, originals
-from ..recipe.pretraining import PairSource, TextSource
-from ..recipe.reading import Reading
+from ..recipe.keys.pretraining import PairSource, TextSource
+from ..recipe.keys.reading import Reading
 
 DATA_SET: Final = "dataset.json"
 """In the folder of a data set that `murmura ingest` made."""

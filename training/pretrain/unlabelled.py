@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..data.near_texts import near_form
 from ..prepare.tasks import TaskData
+from ..recipe.keys.self_training import SELF_TRAINING
 from ..recipe.last_phase import find_task
 from ..recipe.recipe import Recipe
-from ..recipe.self_training import SELF_TRAINING
 from .texts import read_documents
 
 

@@ -16,7 +16,7 @@ from ...runtime.errors import SetupError
 from ..model.encoder_files import plain_tokenizer
 from ..model.encoders import Checkpoint
 from ..model.special_tokens import read_special_tokens
-from ..recipe.pretraining import NewWords
+from ..recipe.keys.pretraining import NewWords
 
 WORDS: Final = "embeddings.word_embeddings.weight"
 

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ...runtime.settings.settings import InputSettings, KafkaName, KafkaSettings
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import ModelManifest, Name
-from .methods import Lora
-from .reading import HUB, Count, Positive, Reading, Share, Source, Sources, Text
+from .keys.methods import Lora
+from .keys.reading import HUB, Count, Positive, Reading, Share, Source, Sources, Text
 from .recipe import Hold
 
 Part = Annotated[float, Field(ge=0, le=1)]

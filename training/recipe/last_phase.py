@@ -5,9 +5,9 @@ from typing import Final
 from ...runtime.model.kinds.forms import AnswerForm, Reads
 from ...runtime.model.kinds.kind import Kind
 from ...runtime.model.kinds.registry import KINDS
-from .phases import Phase
+from .keys.phases import Phase
+from .keys.self_training import SELF_TRAINING
 from .recipe import Recipe
-from .self_training import SELF_TRAINING
 
 LABELLED: Final = "labelled"
 """The name of the phase before, where the recipe has no phases."""

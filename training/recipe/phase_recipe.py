@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from .optimiser import Freeze
-from .phases import Phase
+from .keys.optimiser import Freeze
+from .keys.phases import Phase
+from .keys.self_training import SELF_TRAINING
+from .keys.weights import Weights
 from .recipe import Recipe
-from .self_training import SELF_TRAINING
-from .weights import Weights
 
 
 def recipe_of(recipe: Recipe, phase: Phase) -> Recipe:

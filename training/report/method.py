@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from ...runtime.model.folders.weights import weight_shapes
 from ...runtime.model.kinds.registry import KINDS
-from ..recipe.methods import MethodKeys
+from ..recipe.keys.methods import MethodKeys
 from ..recipe.recipe import Recipe
 from .made import Made
 from .part import Fact, Group, Part

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ...runtime.errors import SetupError
+from ..recipe.keys.optimiser import Freeze
+from ..recipe.keys.phases import Phase
 from ..recipe.last_phase import with_self_training
-from ..recipe.optimiser import Freeze
 from ..recipe.phase_recipe import is_self_training, leaves_encoder, weighs_tasks
-from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import PhaseRecord, count_steps
 from .made import Made

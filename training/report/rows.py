@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from ..recipe.keys.weights import SAMPLING_TEMPERATURE
 from ..recipe.recipe import Recipe
-from ..recipe.weights import SAMPLING_TEMPERATURE
 from .made import Made
 from .part import Fact, Group, Part, Table
 

@@ -19,7 +19,7 @@ from ..mix.corrections import HELDOUT, TRAIN, Corrections, read_corrections
 from ..mix.earlier import check_earlier
 from ..mix.examples import write_examples
 from ..mix.plan import Mix, plan_mix, without_rows
-from ..recipe.idle_job_keys import find_idle_keys
+from ..recipe.idle.job_keys import find_idle_keys
 from ..recipe.job import Job, OldData, check_names
 from ..recipe.recipe import load_recipe
 from .feedback import plan_for

@@ -8,8 +8,8 @@ from ...runtime.errors import SetupError
 from ..data.opening import find_file
 from ..mix.corrections import HELDOUT, TRAIN
 from ..recipe.job import Job
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import load_recipe
-from ..recipe.tasks import Task
 from ..run_folders.provenance import digest_data, digest_sources
 
 

@@ -16,10 +16,10 @@ from ...schemas.manifest import Sha256
 from ..data.files import find_source, is_data_set
 from ..data.formats.data_sets import digest_data_set
 from ..data.rules import make_rules, sources_of
-from ..recipe.pretraining import PairSource, TextSource
-from ..recipe.reading import Reading, Source
+from ..recipe.keys.pretraining import PairSource, TextSource
+from ..recipe.keys.reading import Reading, Source
+from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe
-from ..recipe.tasks import Task
 
 LIBRARIES: Final = (
     "murmura",

@@ -6,7 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from ..recipe.tune import Dimension, Tune
+from ..recipe.keys.tune import Dimension, Tune
 from ..report.page import Heading, frame
 from ..report.plots import Plot, Points, Range, Scale, draw_points, draw_ranges
 from ..report.section import Section, render

@@ -8,8 +8,8 @@ from sqlalchemy.engine import URL
 
 from ...runtime.errors import SetupError
 from ..compute.device import free_threads
+from ..recipe.keys.tune import Tune
 from ..recipe.recipe import Recipe, load_recipe
-from ..recipe.tune import Tune
 from ..run_folders.run_folder import RunFolder
 from .space import Space, list_ends, open_space
 from .storage import place_of, try_storage

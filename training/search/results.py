@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from ..recipe.tune import Tune
+from ..recipe.keys.tune import Tune
 from ..run_folders.os_errors import write_text
 from ..run_folders.run_folder import count_steps
 from .space import Space, Values

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place
+from ..recipe.keys.tune import Dimension, Tune
 from ..recipe.recipe import Recipe
-from ..recipe.tune import Dimension, Tune
 
 Document = dict[str, Any]
 Values = Mapping[str, Any]

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from ...runtime.errors import SetupError
-from ..recipe.tune import PASSWORD_KEYS
+from ..recipe.keys.tune import PASSWORD_KEYS
 from .workers import hold_lock
 
 DATABASE: Final = "study.db"

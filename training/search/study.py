@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ...runtime.errors import SetupError
-from ..recipe.tune import Dimension, Tune
+from ..recipe.keys.tune import Dimension, Tune
 from .space import Space, name_of
 from .storage import Storage, show_url
 from .workers import forget_dead, host_of, is_alive

@@ -10,8 +10,8 @@ from ...runtime.errors import SetupError
 from ...runtime.model.folders.folder import write_manifest
 from ...schemas.manifest import MANIFEST_NAME, Limits, ModelManifest
 from ..model.encoder_files import TOKENIZER, WEIGHTS
+from ..recipe.keys.smaller import Smaller
 from ..recipe.recipe import Encoder, Recipe
-from ..recipe.smaller import Smaller
 from ..run_folders.os_errors import as_os_error, save_tokenizer, write_text
 from ..run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from ..run_folders.smaller import RECORD, stage_of

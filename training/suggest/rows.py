@@ -16,7 +16,7 @@ from ..data.files import read_rows
 from ..data.near_texts import near_form, near_id
 from ..data.opening import suffix_of
 from ..data.row import SUGGESTED, Row, UnnamedNumber
-from ..recipe.reading import Reading
+from ..recipe.keys.reading import Reading
 from ..run_folders.os_errors import as_os_error
 from .pool import Candidate
 

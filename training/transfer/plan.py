@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
-from ..recipe.idle_keys import without_idle_keys
+from ..recipe.idle.keys import without_idle_keys
+from ..recipe.keys.phases import Phase
 from ..recipe.phase_recipe import never_trains_encoder, steps_of
-from ..recipe.phases import Phase
 from ..recipe.recipe import Recipe
 
 JOINT: Final = "joint"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Columns
+from ...recipe.keys.reading import Columns
 from ..row import list_names
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Columns, Reading
+from ...recipe.keys.reading import Columns, Reading
 from ..opening import open_text
 from ..row import Row
 from ..tag_schemes import Scheme, TagError, find_scheme, to_iob2

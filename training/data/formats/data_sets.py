@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import HUB, Reading
+from ...recipe.keys.reading import HUB, Reading
 from ..row import Row
 from .delimited import QUOTINGS, refuse_merged_rows, refuse_repeated_header
 from .parquet import NEEDED, ROWS_AT_ONCE, rows_of

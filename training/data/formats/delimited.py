@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from ....runtime.errors import SetupError
 from ....runtime.model.texts.words import trim_blanks
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..opening import open_text, suffix_of
 from ..row import Row
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..counts import RowLeftOut
 from ..replies import ACTS, DIALOGUE, REPLY, SLOTS, TURNS
 from ..row import Row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Columns, Reading
+from ...recipe.keys.reading import Columns, Reading
 from ..row import Row, list_names
 from .annotations import as_list, read_object, read_triple
 from .json_rows import read_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..opening import open_text
 from ..row import Row
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Columns, Reading
+from ...recipe.keys.reading import Columns, Reading
 from ..counts import RowLeftOut
 from ..row import Row
 from .annotations import as_list, as_object, make_span, only_label, whole_offset

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..opening import open_text
 from ..row import Row
 

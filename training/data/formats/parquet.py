@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..row import Row
 from .class_names import has_names, name_numbers
 

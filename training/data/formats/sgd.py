@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from ....runtime.errors import SetupError
 from ....runtime.generation.slot_values import put_slots
 from ....schemas.acts import Act, ActName
-from ...recipe.reading import Reading
+from ...recipe.keys.reading import Reading
 from ..example import Span
 from ..replies import ACTS, DIALOGUE, REPLY, TURNS, check_slot
 from ..row import Row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ....runtime.errors import SetupError
-from ...recipe.reading import Columns, Reading
+from ...recipe.keys.reading import Columns, Reading
 from ..opening import open_text
 from ..row import Row, list_names
 from ..tag_schemes import Scheme, TagError, to_iob2

@@ -12,9 +12,9 @@ from ....runtime.model.deltas.delta import CHECKPOINT_NAME, OF_ENCODER
 from ....runtime.model.folders.folder import read_manifest
 from ....schemas.manifest import ModelManifest
 from ...prepare.data_report import TaskReport
-from ...recipe.frozen_keys import DROPPED_BY_ADDING
+from ...recipe.idle.frozen_keys import DROPPED_BY_ADDING
+from ...recipe.keys.teachers import leave_out
 from ...recipe.recipe import Encoder, Recipe
-from ...recipe.teachers import leave_out
 from ...run_folders.run_folder import RunFolder, RunRecord, Weights
 from ..setup import Fitting
 

@@ -24,7 +24,7 @@ from ...kinds.replies.rewards import advantages, compute_reward
 from ...kinds.replies.scores import score_bleu_and_rouge
 from ...model.padding import pad
 from ...model.replies import decode_replies
-from ...recipe.objective import Objective
+from ...recipe.keys.objective import Objective
 from ..setup import Fitting, sample
 from ..steps.failed_step import refuse_non_finite
 from .second_stage_state import StageState, read_stage, save_stage

@@ -20,8 +20,8 @@ from ...data.example import Example
 from ...kinds.calibration import temperature_of
 from ...kinds.figures.intervals import Sampled, find_interval
 from ...model.network import logits_of
+from ...recipe.keys.self_training import SelfTraining
 from ...recipe.last_phase import find_task
-from ...recipe.self_training import SelfTraining
 from ...run_folders.run_folder import WEIGHTS
 from ..checkpoint import restore
 from ..rows.encoding import Part, encode_ids

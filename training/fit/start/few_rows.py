@@ -9,12 +9,12 @@ from ...model.encoders import Checkpoint
 from ...prepare.data_report import TaskReport
 from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
-from ...recipe.idle_keys import is_set
+from ...recipe.idle.keys import is_set
+from ...recipe.keys.optimiser import Optimiser
+from ...recipe.keys.self_training import SELF_TRAINING
 from ...recipe.last_phase import find_task
-from ...recipe.optimiser import Optimiser
 from ...recipe.phase_recipe import leaves_encoder, never_trains_encoder
 from ...recipe.recipe import Recipe
-from ...recipe.self_training import SELF_TRAINING
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from ...model.network import MultiTask
-from ...recipe.optimiser import Freeze
+from ...recipe.keys.optimiser import Freeze
 from ...run_folders.run_folder import TrainedCount
 from .optimiser import encoder_parts
 

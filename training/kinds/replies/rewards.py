@@ -10,7 +10,7 @@ from math import exp, log
 from typing import Final
 
 from ....schemas.acts import SLOT
-from ...recipe.objective import RewardName
+from ...recipe.keys.objective import RewardName
 from .scores import rouge_l, split_reply
 
 _ORDERS: Final = 4

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...recipe.methods import AdaLora
+from ...recipe.keys.methods import AdaLora
 from .method import ADAPTER, Arrays, Method, adapted, to_numpy
 
 if TYPE_CHECKING:

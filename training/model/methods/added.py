@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from ....runtime.model.deltas.delta import ADDED
 from ....schemas.manifest import EncoderSpec
-from ...recipe.methods import Bottleneck, Prefix, Prompt, PTuning
+from ...recipe.keys.methods import Bottleneck, Prefix, Prompt, PTuning
 from .graph_parts import add_bottlenecks, add_prefix, add_virtual_tokens
 from .method import Arrays, Method, copy_into, to_numpy, without_decay
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...kinds.replies.decoder import ReplyDecoder
-from ...recipe.methods import Dora, Lora
+from ...recipe.keys.methods import Dora, Lora
 from .method import ADAPTER, Arrays, Method, adapted
 
 if TYPE_CHECKING:

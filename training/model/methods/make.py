@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...recipe.methods import AdaLora, Bottleneck, Dora, Ia3, Lora, MethodKeys, Prefix, Prompt, PTuning
+from ...recipe.keys.methods import AdaLora, Bottleneck, Dora, Ia3, Lora, MethodKeys, Prefix, Prompt, PTuning
 from .adalora import AdaLoraMethod
 from .added import BottleneckMethod, PrefixMethod, PromptMethod, PTuningMethod
 from .dora import DoraMethod

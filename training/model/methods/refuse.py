@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from ....runtime.model.kinds.registry import KINDS
 from ....runtime.settings.yaml_file import Place
 from ....schemas.manifest import EncoderSpec
-from ...recipe.methods import MethodKeys, Prefix
-from ...recipe.optimiser import Freeze
+from ...recipe.keys.methods import MethodKeys, Prefix
+from ...recipe.keys.optimiser import Freeze
 from ...recipe.phase_recipe import never_trains_encoder
 from ...recipe.recipe import Recipe
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...recipe.pretraining import LabelledTexts as Settings
+from ...recipe.keys.pretraining import LabelledTexts as Settings
 from .objective import Encode, Ids, Objective, mean_state
 
 TOGETHER: Final = 16

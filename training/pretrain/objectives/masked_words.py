@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...recipe.pretraining import MaskedWords as Settings
+from ...recipe.keys.pretraining import MaskedWords as Settings
 from ..encoded import NO_WORD, EncodedText
 from .objective import Encode, Ids, Objective
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...recipe.pretraining import NextText as Settings
+from ...recipe.keys.pretraining import NextText as Settings
 from ..texts import Document
 from .objective import Encode, Objective, mean_state
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...recipe.pretraining import SentenceEmbedding as Settings
+from ...recipe.keys.pretraining import SentenceEmbedding as Settings
 from .objective import Encode, Ids, Objective, mean_state
 
 Views = tuple[Ids, Ids, Ids | None]

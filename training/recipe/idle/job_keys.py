@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from ...runtime.settings.yaml_file import Place
-from .job import Job
+from ....runtime.settings.yaml_file import Place
+from ..job import Job
 
 Problem = tuple[Place, str]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...schemas.manifest import Name
+from ....schemas.manifest import Name
 from .reading import Frozen
 
 Part = Annotated[float, Field(ge=0, le=1)]

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from .phase_recipe import never_trains_encoder
-from .recipe import Recipe
+from ..phase_recipe import never_trains_encoder
+from ..recipe import Recipe
 
 DROPPED_BY_ADDING: Final = ("pretrain", "smaller", "freeze", "phases", "weights")
 """Tasks that are added to a model have heads alone, which share nothing: these keys are left out."""

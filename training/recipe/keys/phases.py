@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from ...schemas.manifest import Name
+from ....schemas.manifest import Name
 from .optimiser import FreezeKey, Optimiser
 from .reading import Count, Frozen, Positive, Share
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ...runtime.model.kinds.forms import HEADS_OF_TEXTS, TEXT_KEYS
+from ....runtime.model.kinds.forms import HEADS_OF_TEXTS, TEXT_KEYS
 from .head import Head
 from .reading import Source
 from .thresholds import OutOfScope, ThresholdRule

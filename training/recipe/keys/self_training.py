@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field
 
-from ...schemas.manifest import Name
+from ....schemas.manifest import Name
 from .pretraining import TextSource
 from .reading import Count, Frozen, Positive
 

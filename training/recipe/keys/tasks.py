@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from ...runtime.model.kinds.registry import KINDS, TaskKind
-from ...schemas.manifest import AgentName, GenerationSpec, HeadForm, TaskSpec
+from ....runtime.model.kinds.registry import KINDS, TaskKind
+from ....schemas.manifest import AgentName, GenerationSpec, HeadForm, TaskSpec
 from .head import Head, describe_head
 from .objective import Objective
 from .reading import Count, Label, Positive, Reading, Share, Source, Sources, Text

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from ...schemas.manifest import HeadForm
+from ....schemas.manifest import HeadForm
 from .reading import Count, Frozen
 
 

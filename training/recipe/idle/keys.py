@@ -6,11 +6,11 @@ A recipe is only read by this before it is trained: that of a finished training 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ...runtime.model.kinds.registry import KINDS
-from ...runtime.settings.yaml_file import Place
-from .phase_recipe import leaves_encoder, steps_of
-from .phases import Phase
-from .recipe import PretrainingRecipe, Recipe
+from ....runtime.model.kinds.registry import KINDS
+from ....runtime.settings.yaml_file import Place
+from ..keys.phases import Phase
+from ..phase_recipe import leaves_encoder, steps_of
+from ..recipe import PretrainingRecipe, Recipe
 
 BETWEEN_TASKS: Final = ("normalise", "sampling")
 """Keys that say how the tasks of a recipe go together, beside `weights`."""

@@ -1,0 +1,1 @@
+"""What stands under the keys of a recipe, and how it is read. Pure."""
