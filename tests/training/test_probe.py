@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from murmura.schemas.manifest import ModelManifest
 from murmura.training.evaluate.evaluate import evaluate
 from murmura.training.export.export import export
 from murmura.training.fit.loop import fit
+from murmura.training.fit.probe import further_kinds
 from murmura.training.fit.probe.frozen import Frozen, draw_rows
 from murmura.training.fit.probe.further_kinds import choose_shift, fit_flags
 from murmura.training.fit.probe.probe import probe_tasks
@@ -101,6 +103,33 @@ def test_each_of_several_labels_has_a_regression_of_its_own_and_all_share_the_be
     assert (logits[:, 3] > 1000).all()
     shifted = np.array([[2.0, -3.0], [1.0, -3.0], [-1.0, -4.0]])
     assert 1.0 < choose_shift(shifted, np.array([[1, 0], [0, 0], [0, 0]])) < 2.0
+
+
+def test_few_rows_of_a_set_are_embedded_at_once_and_a_kind_without_a_main_figure_of_ours_has_no_score(
+    recipe: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(load_recipe(recipe), data, RunFolder(tmp_path / "run"))
+    whole, asked, embed = dict(run.data), [], Frozen.embed_part
+    probe_tasks(run)
+    found = {name: run.data[name].probe for name in ("topics", "places")}
+    assert all(each is not None and each.scores["test"].rows == 60 for each in found.values())
+
+    def count(frozen: Frozen, task: int, data: Any, examples: Any) -> Any:
+        asked.append(len(examples))
+        return embed(frozen, task, data, examples)
+
+    monkeypatch.setattr(Frozen, "embed_part", count)
+    monkeypatch.setattr(further_kinds, "CHUNK", 13)
+    run.data = dict(whole)
+    probe_tasks(run)
+    assert {name: run.data[name].probe for name in found} == found
+    learned = {each.rows for each in found.values() if each is not None}
+    assert max(size for size in asked if size not in learned) == 13
+
+    monkeypatch.setattr(type(run.tasks[2].kind), "metrics", lambda *given: {"main": 0.5, "macro_f1": 0.5})
+    probe_tasks(run)
+    assert run.data["places"].probe is not None
+    assert run.data["places"].probe.scores == {}
 
 
 def test_rows_of_another_set_get_no_figure_of_the_probe(recipe: Path, data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save_file
-from stopped_training import assert_resumed_equals_whole
+from stopped_training import assert_resumed_equals_whole, fit_until
 from tiny_training import RECIPE
 from torch import Tensor
 
@@ -118,3 +118,18 @@ def test_a_run_goes_on_to_the_same_bytes_and_not_without_what_its_state_holds(
         record = fit(path, few, tmp_path / drop.__name__, quiet=True, resume=True)
         differs = (tmp_path / drop.__name__ / WEIGHTS).read_bytes() != (runs.whole_folder / WEIGHTS).read_bytes()
         assert differs or record.steps != steps, drop.__name__
+
+
+def test_a_run_of_an_earlier_version_that_goes_on_says_no_rows_where_a_phase_did_not_count_them(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe
+) -> None:
+    phases = [{"name": name, "steps": 2, "evaluations": 1} for name in ("first", "second")]
+    path = write_recipe(**SHORT, tasks={"intent": INTENT, "places": PLACES}, phases=phases, budget={"evaluations": 1})
+    fit_until(4, path, few, tmp_path / "run")
+    position, tensors = read_state_file(tmp_path / "run" / STATE)
+    (ended,) = position["standing"]["phases"]
+    assert sum(ended.pop("rows_read").values()) == 2 * 32
+    save_file(tensors, tmp_path / "run" / STATE, metadata={"position": json.dumps(position)})
+    record = fit(path, few, tmp_path / "run", quiet=True, resume=True)
+    assert [sum(phase.rows_read.values()) for phase in record.phases] == [0, 2 * 32]
+    assert record.rows_read == {}

@@ -139,7 +139,12 @@ def test_a_summary_counts_the_labels_that_are_guessed_and_those_that_are_withhel
     ]
     many = choice_of(*(labelled(f"l{at:02}", 0.5) for at in range(12)))
     (guesses, _) = describe_choice(many, Wanted(spec, Strategy.RANDOM, 3))
-    assert guesses == f"guesses: {', '.join(f'l{at:02} 1' for at in range(8))}, 4 more labels"
+    first = ", ".join(f"l{at:02} 1" for at in range(8))
+    assert guesses == f"guesses: {first}, 4 more labels"
+    (guesses, _) = describe_choice(
+        choice_of(*(labelled(f"l{at:02}", 0.5) for at in range(9))), Wanted(spec, Strategy.RANDOM, 3)
+    )
+    assert guesses == f"guesses: {first}, 1 more label"
 
 
 def test_a_summary_of_labels_and_of_spans_counts_each_and_the_texts_without() -> None:

@@ -112,6 +112,7 @@ def test_a_trial_that_another_process_has_taken_over_does_not_count_and_one_that
     assert [each.state for each in result.trials] == ["died", "died", "complete", "died", "complete", "complete"]
     assert calls[0] == RECIPE["optimiser"]["head_lr"]  # the first trial's values, which nobody had drawn
     assert "trial 0 died with its process; it is taken again" in said
+    assert not any(line.startswith("the study goes on") for line in said)  # a trial that died is not taken
     lost = "had not been heard of for too long, and is another process's now: what it reached here does not count"
     assert [line for line in said if lost in line] == [f"trial 1 {lost}", f"trial 3 {lost}"]
     assert not list((out / "workers").iterdir())

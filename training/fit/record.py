@@ -34,8 +34,13 @@ def spec_of(run: Fitting) -> EncoderSpec:
 
 
 def _rows_of_all_phases(run: Fitting) -> dict[str, int]:
-    """Return the rows of each task that were read in the phases that have ended, and in the one that the run is in."""
+    """Return the rows of each task that were read in the phases that have ended, and in the one that the run is in.
+
+    Empty where an earlier version took a phase, and did not count them.
+    """
     ended = [phase.rows_read for phase in run.standing.phases]
+    if not all(ended):
+        return {}
     is_in_one = len(ended) <= run.standing.phase
     read = [*ended, *([run.rows_read] if is_in_one else [])]
     return {data.name: sum(each.get(data.name, 0) for each in read) for data in run.tasks}

@@ -43,6 +43,8 @@ class Taking:
     def take_all(self, minutes: float | None) -> None:
         """Take trials. The last ones may run elsewhere: those of a machine that is gone are taken, too."""
         end = time.monotonic() + (float("inf") if minutes is None else 60 * minutes)
+        with self._storage.turn():
+            retry_dead(self._study, self._storage, self._plan.out)
         if taken := count_taken(self._study):
             self._say(f"the study goes on: {taken} of {self._most} trials are taken")
         others = Others(self._study, self._storage, self._plan.out)

@@ -52,7 +52,8 @@ def _guesses(found: Choice, spec: TaskSpec) -> Iterator[str]:
         withheld += kind_of(spec).form is AnswerForm.LABEL and each.answer["abstained"]
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     named = [f"{label} {count:,}" for label, count in most[:NAMED]]
-    named += [f"{len(most) - NAMED} more labels"] if len(most) > NAMED else []
+    if more := max(0, len(most) - NAMED):
+        named.append(f"{more} more label{'' if more == 1 else 's'}")
     named += [f"nothing {none:,}"] if none else []
     yield f"guesses: {', '.join(named)}" + (f"; {withheld:,} of them withheld" if withheld else "")
 

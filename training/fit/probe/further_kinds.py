@@ -18,6 +18,8 @@ from .regression import fit_regression
 
 MOST_TAGGED_ROWS: Final = 2000
 """At most so many training rows of a task that tags words: each of their words is a row of the regression."""
+CHUNK: Final = 500
+"""So many rows of a set are embedded at once: of a task that tags words, each token has a state."""
 NEVER: Final = -1e4
 """The bias of a label that no training row has."""
 Array = NDArray[Any]
@@ -38,25 +40,39 @@ def probe_further(frozen: Frozen, task: int, data: TaskData, sets: Mapping[str, 
     """Fit a head for tags or for several labels, and score it on the sets as the network is scored in validation."""
     most = MOST_TAGGED_ROWS if data.kind.per_token else MOST_ROWS
 
-    def embed(examples: Sequence[Example], most: int = MOST_ROWS) -> tuple[list[Array], Part]:
-        drawn = draw_rows([0] * len(examples), most, frozen.run.recipe.data_seed)
-        return frozen.embed_part(task, data, [examples[at] for at in drawn])
+    def draw(examples: Sequence[Example], most: int = MOST_ROWS) -> list[Example]:
+        return [examples[at] for at in draw_rows([0] * len(examples), most, frozen.run.recipe.data_seed)]
 
-    states, part = embed(originals(data.train), most)
-    rows = len(states)
-    head = fit_tags(states, part, data) if data.kind.per_token else fit_flags(np.stack(states), np.stack(part.targets))
+    def answer(examples: Sequence[Example]) -> tuple[list[Array], list[Array]]:
+        """Return the logits and the targets of a set."""
+        logits, targets, drawn = [], [], draw(examples)
+        for begin in range(0, len(drawn), CHUNK):
+            states, part = frozen.embed_part(task, data, drawn[begin : begin + CHUNK])
+            logits += [head(each) for each in states]
+            targets += part.targets
+        return logits, targets
+
+    learned = draw(originals(data.train), most)
+    head = _fit(*frozen.embed_part(task, data, learned), data)
     if not data.kind.per_token and data.calibrating:
-        states, part = embed(data.calibrating)
-        head.bias -= choose_shift(np.stack([head(each) for each in states]), np.stack(part.targets))
+        logits, targets = answer(data.calibrating)
+        head.bias -= choose_shift(np.stack(logits), np.stack(targets))
     scores = {}
     for name, examples in sets.items():
         if not examples:
             continue
-        states, part = embed(examples)
-        found = data.kind.metrics([head(each) for each in states], part.targets, data.spec)
-        if figures := {each: found[each] for each in ("f1", "micro_f1", "macro_f1") if each in found}:
-            scores[name] = ProbeScore(rows=len(states), sha256=digest_rows(examples), **figures)
-    return ProbeReport(rows=rows, scores=scores)
+        logits, targets = answer(examples)
+        found = data.kind.metrics(logits, targets, data.spec)
+        figures = {each: found[each] for each in ("f1", "micro_f1", "macro_f1") if each in found}
+        if figures.keys() & {"f1", "micro_f1"}:
+            scores[name] = ProbeScore(rows=len(logits), sha256=digest_rows(examples), **figures)
+    return ProbeReport(rows=len(learned), scores=scores)
+
+
+def _fit(states: list[Array], part: Part, data: TaskData) -> Linear:
+    if data.kind.per_token:
+        return fit_tags(states, part, data)
+    return fit_flags(np.stack(states), np.stack(part.targets))
 
 
 def fit_tags(states: Sequence[Array], part: Part, data: TaskData) -> Linear:
