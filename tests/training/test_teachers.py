@@ -221,3 +221,11 @@ def test_a_teacher_that_cannot_teach_is_refused_in_one_line_before_training(
     with pytest.raises(SetupError, match=message) as caught:
         refuse_first(path, few)
     assert "\n" not in str(caught.value)
+
+
+def test_a_temperature_may_be_meant_for_a_task_that_is_left_out(
+    few: Path, run: Path, write_recipe: WriteRecipe
+) -> None:
+    tasks = {"topics": TASKS["topics"], "intent": {**TASKS["intent"], "skip": True}}
+    path = write_recipe(**SHORT, tasks=tasks, teachers={"models": str(run), "temperature": 2})
+    assert check_data(load_recipe(path), few).problems == []
