@@ -179,6 +179,12 @@ def test_a_phase_that_trains_heads_alone_which_are_fitted_once_more_is_said_to_h
             "note: few rows: phase head has no effect: heads alone are trained, and those of intent are fitted once more by logistic "
             "regression after the last step"
         ]
+    recipe = write_recipe(
+        **{"encoder": str(base), **PLAIN, "budget": budget, "tasks": {"intent": INTENT}}, phases=phases[::-1]
+    )
+    assert not any(
+        "phase head" in note for note in check_data(load_recipe(recipe), few).notes
+    )  # the encoder learns by that head
 
 
 def test_a_label_without_rows_is_never_the_most_likely_one(few: Path, open_run: Callable[..., Fitting]) -> None:

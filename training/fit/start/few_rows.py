@@ -1,6 +1,7 @@
 """What is different for a classification with few rows: which tasks have few, and the rows that the labels' names make."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 from ....runtime.model.kinds.forms import AnswerForm
@@ -97,13 +98,13 @@ def refuse_idle_self_training(recipe: Recipe, tasks: Sequence[TaskData], few: fr
 
 
 def describe_idle_phases(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
-    """Return a line that names the phases which train nothing that stays: heads alone, which are fitted once more."""
+    """Return a line that names the phases which train nothing that stays: heads alone, which are fitted once more.
+
+    Behind them no phase trains the encoder, which would learn by these heads.
+    """
     names = refit_names(tasks, few)
-    idle = [
-        phase.name
-        for phase in recipe.phases
-        if leaves_encoder(recipe, phase) and set(phase.tasks or recipe.tasks) <= {*names}
-    ]
+    behind = [*takewhile(lambda phase: leaves_encoder(recipe, phase), reversed(recipe.phases))]
+    idle = [phase.name for phase in reversed(behind) if set(phase.tasks or recipe.tasks) <= {*names}]
     if not idle:
         return []
     phases = f"phase{'' if len(idle) == 1 else 's'} {', '.join(idle)} {'has' if len(idle) == 1 else 'have'}"
