@@ -132,6 +132,29 @@ def test_few_rows_of_a_set_are_embedded_at_once_and_a_kind_without_a_main_figure
     assert run.data["places"].probe.scores == {}
 
 
+def test_of_more_words_than_are_learned_each_tag_gives_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    states = [draw.normal(size=(6, 4)).astype(np.float32) for _ in range(100)]
+    targets = [np.append(np.where(np.arange(6) % 5 == 0, -100, (each[:, 0] > 0).astype(int)), -200) for each in states]
+    learned: list[int] = []
+
+    def regression(features: Any, tags: list[int]) -> Any:
+        learned.append(len(tags))
+        return fit_regression(features, tags)
+
+    monkeypatch.setattr(further_kinds, "fit_regression", regression)
+    for most in (1000, 60):
+        monkeypatch.setattr(further_kinds, "MOST_WORDS", most)
+        head = further_kinds.fit_tags(states, targets, 3, 0)
+        right = [
+            (head(each).argmax(-1) == target[:6])[target[:6] >= 0].mean()
+            for each, target in zip(states, targets, strict=True)
+        ]
+        assert np.mean(right) > 0.9
+        assert head.bias[2] == further_kinds.NEVER
+    assert learned == [400, 60]
+
+
 def test_rows_of_another_set_get_no_figure_of_the_probe(recipe: Path, data: Path, tmp_path: Path) -> None:
     fit(recipe, data, tmp_path / "run", quiet=True)
     export(tmp_path / "run", tmp_path / "model")

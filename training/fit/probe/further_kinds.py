@@ -18,6 +18,8 @@ from .regression import fit_regression
 
 MOST_TAGGED_ROWS: Final = 2000
 """At most so many training rows of a task that tags words: each of their words is a row of the regression."""
+MOST_WORDS: Final = 30_000
+"""At most so many of these words, drawn from all of them: of long texts 2,000 rows have some hundred thousand."""
 CHUNK: Final = 500
 """So many rows of a set are embedded at once: of a task that tags words, each token has a state."""
 NEVER: Final = -1e4
@@ -53,7 +55,7 @@ def probe_further(frozen: Frozen, task: int, data: TaskData, sets: Mapping[str, 
         return logits, targets
 
     learned = draw(originals(data.train), most)
-    head = _fit(*frozen.embed_part(task, data, learned), data)
+    head = _fit(*frozen.embed_part(task, data, learned), data, frozen.run.recipe.data_seed)
     if not data.kind.per_token and data.calibrating:
         logits, targets = answer(data.calibrating)
         head.bias -= choose_shift(np.stack(logits), np.stack(targets))
@@ -69,17 +71,19 @@ def probe_further(frozen: Frozen, task: int, data: TaskData, sets: Mapping[str, 
     return ProbeReport(rows=len(learned), scores=scores)
 
 
-def _fit(states: list[Array], part: Part, data: TaskData) -> Linear:
+def _fit(states: list[Array], part: Part, data: TaskData, seed: int) -> Linear:
     if data.kind.per_token:
-        return fit_tags(states, part, data)
+        return fit_tags(states, part.targets, len(data.labels), seed)
     return fit_flags(np.stack(states), np.stack(part.targets))
 
 
-def fit_tags(states: Sequence[Array], part: Part, data: TaskData) -> Linear:
-    """Fit multinomial logistic regression on the words of texts: states [S, H] and targets of each text."""
-    head, asked = Linear(len(data.labels), states[0].shape[-1]), [target >= 0 for target in part.targets]
+def fit_tags(states: Sequence[Array], targets: Sequence[Array], labels: int, seed: int) -> Linear:
+    """Fit multinomial logistic regression on at most MOST_WORDS words of texts: states [S, H] and targets of each text."""
+    head, asked = Linear(labels, states[0].shape[-1]), [target >= 0 for target in targets]
     features = np.concatenate([each[at[: len(each)]] for each, at in zip(states, asked, strict=True)])
-    tags = np.concatenate([target[at] for target, at in zip(part.targets, asked, strict=True)])
+    tags = np.concatenate([target[at] for target, at in zip(targets, asked, strict=True)])
+    drawn = draw_rows(tags.tolist(), MOST_WORDS, seed)
+    features, tags = features[drawn], tags[drawn]
     if len(np.unique(tags)) < 2:
         head.bias[np.unique(tags)] = 0
         return head

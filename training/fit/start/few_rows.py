@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
-from ....runtime.model.kinds.forms import AnswerForm
 from ...data.example import Example
+from ...kinds.multi_label import MultiLabel
+from ...kinds.tagging import Tagging
 from ...model.encoders import Checkpoint
 from ...prepare.data_report import TaskReport
 from ...prepare.label_names import name_rows
@@ -21,8 +22,8 @@ ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
 _OF_LOSS: Final = ("focal", "label_smoothing")
 """Keys of a task that change its loss, which no logistic regression has."""
-_LINEAR: Final = frozenset({AnswerForm.LABELS, AnswerForm.SPANS})
-"""Answers of kinds beside classification for which a linear head can be fitted by regression."""
+_LINEAR: Final = (MultiLabel, Tagging)
+"""Kinds beside classification for whose targets a linear head can be fitted by regression."""
 _OF_STEPS: Final = ("budget", "dropout", "word_dropout")
 """Keys of a recipe that say how its steps are taken."""
 
@@ -128,7 +129,7 @@ def reason_against(recipe: Recipe, data: TaskData) -> str:
     if not recipe.probe:
         return "the recipe says `probe: false`"
     further = data.kind.per_token or data.kind.several
-    if data.kind.generates or (further and data.kind.serving.form not in _LINEAR):
+    if data.kind.generates or (further and not isinstance(data.kind, _LINEAR)):
         return f"a task of kind {data.task.kind} has none"
     if recipe.encoder.source == "scratch":
         return "an encoder from scratch has not learned anything"
