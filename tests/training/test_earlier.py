@@ -31,6 +31,7 @@ def second(folder: Path, desk_base: Path, taught: Path, **old) -> Path:
     write_jsonl(folder / "corrections" / "intent.train.jsonl", savings(60, 3))
     write_jsonl(folder / "corrections" / "intent.heldout.jsonl", savings(30, 4))
     data = {"recipe": str(desk_base / "base.yaml"), "data": str(desk_base), "replay": 0.5, **old}
+    data = {key: value for key, value in data.items() if value is not None}
     return write_job(folder, desk_base, model={"folder": str(taught / "work/evaluate/model")}, old=data, fit=FIT)
 
 
@@ -83,7 +84,9 @@ def test_the_last_word_counts_in_every_spelling_and_part(desk_base, tmp_path):
 
 
 def test_earlier_feedback_needs_no_recipe(desk_base, taught, tmp_path):
-    job = second(tmp_path, desk_base, taught, recipe=None, data=None, feedback=[str(taught / "work/data/set")])
+    job = second(
+        tmp_path, desk_base, taught, recipe=None, data=None, replay=None, feedback=[str(taught / "work/data/set")]
+    )
     write_jsonl(tmp_path / "usual.jsonl", [{"text": f"send money to rome {n}"} for n in range(100)])
     job.write_text(job.read_text() + "hold: {texts: [usual.jsonl]}\n")
     said = "\n".join(preview(job))

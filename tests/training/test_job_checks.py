@@ -109,6 +109,7 @@ def test_a_key_without_effect_is_refused_by_name_and_line(tmp_path, key):
         {"feedback": {"ingest": {**REPLIES, "turns": ["desk.turns"], "constants": {"bank": "Ours"}}}, "kafka": KAFKA},
         {"kafka": KAFKA, "prefix": "desk", "release": {"push": True, "release": True, "by": "us", "why": "new"}},
         {"release": {"push": False, "release": False}},
+        {"old": {"recipe": None, "data": None, "feedback": ["set"]}},
     ],
 )
 def test_keys_that_act_are_not_refused(tmp_path, changes):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pydantic import BaseModel
+
 from ....runtime.settings.yaml_file import Place
 from ..job import Job
 
@@ -10,12 +12,12 @@ Problem = tuple[Place, str]
 
 def find_idle_keys(job: Job) -> Iterator[Problem]:
     """Yield place and message of each key that is set and has no effect."""
-    if job.fit.steps is not None and "epochs" in job.fit.model_fields_set:
+    if job.fit.steps is not None and is_given(job.fit, "epochs"):
         yield ("fit", "epochs"), "has no effect beside `fit.steps`; expected one of them"
-    if job.fit.lora is not None and "decoder_rank" in job.fit.lora.model_fields_set:
+    if job.fit.lora is not None and is_given(job.fit.lora, "decoder_rank"):
         yield ("fit", "lora", "decoder_rank"), "has no effect: decoders go on from the version, and are trained whole"
     for key in ("data", "replay"):
-        if job.old is not None and job.old.recipe is None and key in job.old.model_fields_set:
+        if job.old is not None and job.old.recipe is None and is_given(job.old, key):
             yield ("old", key), "has no effect without `old.recipe`, whose rows it is about"
     ingest = job.feedback.ingest
     for key in ("turns", "constants"):
@@ -24,9 +26,14 @@ def find_idle_keys(job: Job) -> Iterator[Problem]:
                 ("feedback", "ingest", key),
                 "has no effect without `replies`, topics whose edited replies are learned",
             )
-    if job.kafka is None and "prefix" in job.model_fields_set:
+    if job.kafka is None and is_given(job, "prefix"):
         yield ("prefix",), "has no effect without `kafka`: it names topics"
     yield from _find_in_release(job)
+
+
+def is_given(model: BaseModel, key: str) -> bool:
+    """Return whether a key is set, and not to null, which says as much as leaving it out."""
+    return key in model.model_fields_set and getattr(model, key) is not None
 
 
 def _find_in_release(job: Job) -> Iterator[Problem]:
