@@ -205,7 +205,7 @@ class Storage:
 
 
 def _connect_args(url: URL) -> Mapping[str, Any]:
-    """Return what a driver is told beside the URL, which wins. A machine that vanishes is noticed after a minute."""
+    """Return the connection settings of the driver; those of the URL come before them. A machine that vanishes is noticed after a minute."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": _SQLITE_WAIT_S}
     wanted = {"connect_timeout": _CONNECT_S, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}

@@ -97,12 +97,12 @@ class Taking:
             raise
         except BaseException as error:
             self._storage.waits = False  # whoever ends the command does not want to wait
-            told = self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            recorded = self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             if isinstance(error, KeyboardInterrupt | SetupError):
-                enqueue_again(self._study, told)
+                enqueue_again(self._study, recorded)
             raise
-        told = self._study.tell(trial, values, state=state, skip_if_finished=True)
-        if told.state != state:
+        recorded = self._study.tell(trial, values, state=state, skip_if_finished=True)
+        if recorded.state != state:
             self._say(self._describe_lost(trial))
         self._storage.at_stake = "the same command goes on with the study"
         if self._failures:
