@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,8 +72,26 @@ def test_a_task_of_the_model_that_is_replaced_is_named(made: tuple[Path, list[st
     folder, lines = made
     assert not any("is replaced" in line for line in lines)
     again = Wanted(folder.with_name("desk.csv"), encoder=str(folder))
-    assert describe_replaced(again).startswith(f"note: the task intent of {folder}, with 4 labels, is replaced: ")
-    assert describe_replaced(again._replace(task="mood")) == ""
+    (note,) = describe_replaced(again)
+    assert note.startswith(f"note: the task intent of {folder}, with 4 labels, is replaced: ")
+    assert describe_replaced(again._replace(task="mood")) == []
+
+
+def test_tasks_that_a_changed_encoder_leaves_out_are_named_and_not_lost_in_place(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    begun = Path(shutil.copytree(model_folder, tmp_path / "begun"))
+    examples = write_jsonl(tmp_path / "rows.jsonl", rows(12, 1))
+    wanted = Wanted(examples, encoder=str(begun), task="intent", tune_encoder=True)
+    replaced, left_out = describe_replaced(wanted)
+    assert "another --task keeps both" not in replaced
+    assert "the new model has the task intent alone: topics, places of" in left_out
+    with pytest.raises(SetupError, match=r"begun: its tasks topics, places would be lost, .* choose another --out"):
+        make_model(wanted, begun, print)
+    lines: list[str] = []
+    make_model(wanted, tmp_path / "new", lines.append)
+    assert [spec.name for spec in read_manifest(tmp_path / "new").tasks] == ["intent"]
+    assert left_out in lines
 
 
 def test_that_a_task_is_replaced_is_said_before_it_is_trained(

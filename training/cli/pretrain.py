@@ -42,6 +42,7 @@ def pretrain(
     from ..pretrain.stage import check_texts, read_tasks
     from ..recipe.idle.keys import describe_unread_keys, refuse_idle_pretraining
     from ..recipe.recipe import load_pretraining
+    from ..run_folders.overlaps import find_run_inside, find_run_overlaps
     from ..run_folders.run_folder import RunFolder, count_steps
 
     read = load_pretraining(recipe)
@@ -51,7 +52,8 @@ def pretrain(
     read = read if seed is None else read.model_copy(update={"seed": seed})
     out = out or Path("models") / f"{read.name}-encoder"
     run = run or out.with_name(f"{out.name}.run")
-    problems = [find_problem(out), *([] if resume else RunFolder(run).find_problems())]
+    problems = [find_problem(out), *find_run_inside(run, out), *find_run_overlaps(read, run)]
+    problems += [] if resume else RunFolder(run).find_problems()
     for problem in filter(None, problems):
         raise SetupError(problem)
     if check:

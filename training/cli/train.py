@@ -81,7 +81,7 @@ def train(
     from ..fit.finish.kept_tasks import add_tasks
     from ..recipe.idle.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
-    from ..run_folders.overlaps import find_overlaps, find_run_overlaps, is_inside
+    from ..run_folders.overlaps import find_overlaps, find_run_inside, find_run_overlaps
     from ..run_folders.run_folder import RunFolder
 
     read = load_recipe(recipe)
@@ -94,8 +94,7 @@ def train(
     forms, is_smaller = [graph.value for graph in graphs], read.smaller is not None
     problems = [*find_overlaps(out, "--out", read.teacher_folders, "a teacher"), *find_run_overlaps(read, run)]
     problems += find_problems(out, read.encoder.source, forms, delta=delta, is_smaller=is_smaller)
-    if is_inside(run, out):
-        problems.append(f"{run}: the run folder is {out} or lies in it, which --out replaces; give --run another one")
+    problems += find_run_inside(run, out)
     if not resume and not finish:
         problems += RunFolder(run).find_problems()
     if check:
@@ -199,15 +198,18 @@ def evaluate(
 
 
 def _export(run: Path, out: Path, graphs: list[Graph], delta: bool, *, pooled: bool = False) -> None:
-    from ..export.export import describe_interruption
+    from ..export.export import describe_interruption, describe_lost_base
     from ..export.export import export as make
     from ..run_folders.run_folder import RunFolder
 
     manifest = make(run, out, graphs=tuple(graph.value for graph in graphs), delta=delta, pooled=pooled)
     size = sum(entry.bytes for entry in manifest.files) / 1e6
     typer.echo(f"exported {'a delta' if delta else 'a model'} of {size:.1f} MB, equal to torch: {out}")
-    if (record := RunFolder(run).record()).interrupted:
+    record = RunFolder(run).record()
+    if record.interrupted:
         typer.echo(f"note: {describe_interruption(record)}")
+    if not delta and (line := describe_lost_base(record, out)):
+        typer.echo(line)
 
 
 def _evaluate(

@@ -43,7 +43,7 @@ from ..kinds.replies.decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.os_errors import as_os_error, save_tokenizer, write_bytes, write_text
-from ..run_folders.overlaps import find_overlaps
+from ..run_folders.overlaps import find_base_overlaps, find_overlaps, find_strangers
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord, count_steps
 from ..run_folders.trained_model import base_weights
 from .parity import torch_logits, worst_difference
@@ -70,7 +70,8 @@ def export(
     record = record.model_copy(update={"pooled": record.pooled or pooled})
     overlaps = find_overlaps(out, "--out", record.teacher_folders, "a teacher")
     is_smaller = record.smaller is not None
-    problems = find_problems(out, record.encoder.source, graphs, delta=delta, is_smaller=is_smaller)
+    source = record.encoder_folder or record.encoder.source
+    problems = find_problems(out, source, graphs, delta=delta, is_smaller=is_smaller)
     for problem in (*overlaps, *problems):
         raise SetupError(problem)
     draft = begin(out)
@@ -170,6 +171,10 @@ def find_problems(
     """Yield why it cannot be exported, before hours are spent on training it. `is_smaller`: by the stage `smaller`."""
     if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
         yield f"{out}: exists and is not a model folder; choose another --out or remove it"
+    elif out.exists():
+        yield from find_strangers(out)
+    if delta and source != "scratch":
+        yield from find_base_overlaps(out, source)
     if delta and tuple(graphs) != ("ragged",):
         yield "a delta folder holds no graphs: --graphs and --delta cannot be combined"
     if delta and source == "scratch":
@@ -312,6 +317,13 @@ def describe_interruption(record: RunRecord) -> str:
         f"The training was interrupted after {record.steps} of {count_steps(record.planned_steps or 0)}; "
         f"these are the weights of step {record.best_step}."
     )
+
+
+def describe_lost_base(record: RunRecord, out: Path) -> str:
+    """Return a line where the model at `out` has replaced the encoder that its run holds only changes of."""
+    if not record.low_rank or not record.encoder_folder or Path(record.encoder_folder) != out.resolve():
+        return ""
+    return f"note: {out} was the encoder that the run changes, and is replaced: the run cannot be exported again"
 
 
 def write_rest(draft: Path, run: RunFolder, record: RunRecord, reference: Reference) -> dict[str, str]:

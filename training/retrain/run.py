@@ -20,7 +20,7 @@ from .checks import check_job
 from .outbox import Outbox
 from .stages import RESUMABLE, Say, Stages
 from .starting_point import StartingPoint
-from .work_folder import WorkFolder
+from .work_folder import WorkFolder, refuse_overlaps
 
 STAGES: Final = ("current", "data", "mix", "fit", "export", "evaluate", "refits", "gate", "push", "release")
 
@@ -55,6 +55,7 @@ def retrain(
     Raises SetupError for what is wrong beforehand, GateRefused when the candidate may not take the current one's place.
     """
     file = read_job(path)
+    refuse_overlaps(file.value, work)
     folder = WorkFolder(work.resolve(), path)
     # Before the folder is made: a job with a mistake leaves nothing behind.
     start = None if folder.goes_on(["current"]) else check_job(file).start

@@ -13,7 +13,9 @@ from typing import Any, Final, Self, TypeGuard
 from uuid import uuid4
 
 from ...runtime.errors import SetupError
+from ..recipe.job import Job
 from ..run_folders.os_errors import write_text
+from ..run_folders.overlaps import find_overlaps
 
 STARTED: Final = "job.json"
 DONE: Final = "done.json"
@@ -23,6 +25,16 @@ FIXED: Final = "fit"
 LAYOUT: Final = 3
 """Of the stages' files. Raise it when a stage reads what an earlier version did not write."""
 Facts = dict[str, Any]
+
+
+def refuse_overlaps(job: Job, work: Path) -> None:
+    """Raise SetupError where a work folder and one that is copied into it overlap: the copy would be of itself, or the folder would be
+    removed where the job begins anew.
+    """
+    read = {"the model": job.model.folder, "the feedback": job.feedback.data}
+    for what, folder in read.items():
+        for problem in find_overlaps(work, "--work", [] if folder is None else [str(folder)], what):
+            raise SetupError(problem)
 
 
 class WorkFolder:

@@ -1,10 +1,18 @@
 """Folders that a training reads while it writes others: neither lies in the other, or what is read would be replaced."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from ...runtime.errors import SetupError
+from ...runtime.errors import MurmuraError, SetupError
+from ...runtime.model.folders.card import MARK
+from ...runtime.model.folders.folder import read_manifest
+from ...schemas.manifest import MANIFEST_NAME
 from ..recipe.recipe import Recipe
+
+_CARD: Final = "README.md"
+_WRITTEN_LATER: Final = ("report.html", "report.json", "report.md")
+"""Files that commands write into a model folder once it is there."""
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -23,6 +31,39 @@ def find_overlaps(written: Path, option: str, read: Iterable[str], what: str) ->
             yield f"{written}: overlaps the folder of {what}, {folder}, which would be overwritten; give {option} another one"
 
 
+def find_base_overlaps(out: Path, encoder: str) -> Iterator[str]:
+    """Yield why no delta from the encoder can be written at `out`: it would replace the base that it needs.
+
+    A delta whose encoder is a delta has the base of that one, and may take its place.
+    """
+    if not ((Path(encoder) / MANIFEST_NAME).is_file() and read_manifest(Path(encoder)).is_delta):
+        yield from find_overlaps(out, "--out", [encoder], "the base of the delta")
+
+
+def find_strangers(folder: Path) -> Iterator[str]:
+    """Yield, for a model folder that would be replaced, the first file in it that is none of the model's: it would be removed."""
+    try:
+        known = {entry.path for entry in read_manifest(folder).files}
+    except MurmuraError:  # damaged: which files are its own is not known
+        return
+    yield from find_others(folder, {MANIFEST_NAME, *_WRITTEN_LATER, *known, *([_CARD] if _has_card(folder) else [])})
+
+
+def find_others(folder: Path, known: Collection[str]) -> Iterator[str]:
+    """Yield the first file, by its path in a folder that would be replaced, that is none of the known ones."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in known:
+            yield f"{folder}: holds {name}, which would be removed with what is replaced there; move it, or choose another --out"
+            return
+
+
+def _has_card(folder: Path) -> bool:
+    """Return whether a folder's README.md is of `murmura models card`."""
+    card = folder / _CARD
+    return card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+
+
 def refuse_run_overlaps(recipe: Recipe, run: Path) -> None:
     """Raise SetupError where the run folder overlaps a folder that the recipe reads: its encoder, or a teacher."""
     for problem in find_run_overlaps(recipe, run):
@@ -34,3 +75,9 @@ def find_run_overlaps(recipe: Recipe, run: Path) -> Iterator[str]:
     yield from find_overlaps(run, "--run", recipe.teacher_folders, "a teacher")
     started_from = [] if recipe.encoder.source == "scratch" else [recipe.encoder.source]
     yield from find_overlaps(run, "--run", started_from, "the encoder")
+
+
+def find_run_inside(run: Path, out: Path) -> Iterator[str]:
+    """Yield why a run cannot be where the folder lies that it ends with."""
+    if is_inside(run, out):
+        yield f"{run}: the run folder is {out} or lies in it, which --out replaces; give --run another one"

@@ -11,6 +11,7 @@ from ..compute.device import free_threads
 from ..recipe.keys.tune import Tune
 from ..recipe.recipe import Recipe, load_recipe
 from ..run_folders.run_folder import RunFolder
+from .results import BEST
 from .space import Space, list_ends, open_space
 from .storage import place_of, try_storage
 from .trial import MEAN, Materials, digest_scored
@@ -49,6 +50,10 @@ def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, 
         raise recipe.refusal(("smaller",), "trials know nothing of the larger model; search the recipe without it")
     if out.exists() and not out.is_dir():
         raise SetupError(f"{out}: a file, expected a folder; give --out another one")
+    if path.resolve().parent == out.resolve() and (path.name == BEST or path.match("trial-*.yaml")):
+        raise SetupError(
+            f"{path}: a study in {out} writes the recipes of its best trials there; give --out another folder"
+        )
     place = place_of(tune.storage if storage is None else storage, out)
     try_storage(place)
     objectives = list_objectives(recipe, tune)
