@@ -116,3 +116,24 @@ def test_a_trial_that_another_process_has_taken_over_does_not_count_and_one_that
     lost = "had not been heard of for too long, and is another process's now: what it reached here does not count"
     assert [line for line in said if lost in line] == [f"trial 1 {lost}", f"trial 3 {lost}"]
     assert not list((out / "workers").iterdir())
+
+
+def test_a_trial_that_is_taken_for_a_dead_one_before_it_is_begun_is_left_to_others(
+    few: Path, tmp_path: Path, write_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(**{**SHORT, "tune": {"space": {"optimiser.head_lr": [1e-2, 2e-2]}, "trials": 2}})
+    record_heartbeat = optuna.storages.RDBStorage.record_heartbeat
+
+    def fail_the_first(storage: optuna.storages.RDBStorage, trial: int) -> None:
+        record_heartbeat(storage, trial)
+        if storage.get_trial(trial).number == 0:
+            storage.set_trial_state_values(trial, TrialState.FAIL)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "record_heartbeat", fail_the_first)
+    monkeypatch.setattr(taking, "take_trial", take_without_training)
+    result, said = tune(path, few, tmp_path / "study")
+    assert [each.state for each in result.trials] == ["died", "complete", "complete"]
+    assert [line.split(",")[0] for line in said if "mean" in line][:2] == [
+        "trial 1 (1 of 2 taken)",
+        "trial 2 (2 of 2 taken)",
+    ]

@@ -49,7 +49,12 @@ class Taking:
             self._say(f"the study goes on: {taken} of {self._most} trials are taken")
         others = Others(self._study, self._storage, self._plan.out)
         while True:
-            trial, why_not = self._begin(end, minutes)
+            try:
+                trial, why_not = self._begin(end, minutes)
+            except (
+                UpdateFinishedTrialError
+            ):  # the turn took so long that others take the trial for one of a dead process
+                continue
             if trial is not None:
                 self._run(trial)
                 others = Others(self._study, self._storage, self._plan.out)
@@ -184,7 +189,8 @@ class Taking:
 
     def _tell(self, trial: optuna.Trial, what: str, values: dict[str, Any], began: float) -> None:
         seconds = time.monotonic() - began
-        self._say(f"trial {trial.number} of {self._most}, {seconds:.0f} s: {what}: {describe_values(values)}")
+        taken = f"{count_taken(self._study)} of {self._most} taken"
+        self._say(f"trial {trial.number} ({taken}), {seconds:.0f} s: {what}: {describe_values(values)}")
 
 
 @contextmanager
