@@ -96,7 +96,8 @@ def _topics() -> dict[str, int]:
     from ..stage.demo_process import topics
     from .place import TOPIC
 
-    return topics(TOPIC) | {"murmura.models": 1, "murmura.events": 1, "murmura.training": 1, "murmura.reviews": 3}
+    one = dict.fromkeys(("murmura.models", "murmura.events", "murmura.experiments", "murmura.training"), 1)
+    return topics(TOPIC) | one | {"murmura.reviews": 3}
 
 
 def _publish_model(work: Path, bootstrap: str, http: str | None, device: str | None, *, quick: bool) -> "Settings":

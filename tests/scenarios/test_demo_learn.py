@@ -26,6 +26,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 def test_the_desk_learns_the_new_product_and_loses_nothing(tmp_path: Path):
     done = run("--quick", "--rate", 2, "--keep", tmp_path / "kept")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "topics --create" not in done.stderr
     published, answered, dead, lost = map(int, re.fullmatch(LAST_LINE, done.stdout.splitlines()[-1]).groups())
     assert (answered, dead, lost) == (published, 0, 0)
     outcome = json.loads((tmp_path / "kept/outcome.json").read_text())
