@@ -10,7 +10,7 @@ scratch    the same of a tiny encoder that knows nothing (2 layers of 128, its o
 pairs      does the cosine of two texts tell whether they have the same label: AUC of 20,000 pairs of Banking77's test texts,
            half of them of one label, before and after SimCSE on the training texts (tiny encoder of part `scratch`, and MiniLM).
 words      masked words with `new_words` and without them: how long the texts become, and the regression on the frozen encoder.
-turns      a tiny encoder learns which turn follows in Schema-Guided Dialogue: the loss, with easy and with hard negatives.
+turns      an encoder learns which turn follows in Schema-Guided Dialogue: the loss, with easy and with hard negatives (tiny, and MiniLM).
 
 Differences are those of the same rows, with the middle 95 % of 2,000 resamples of the test rows; each row counts with all of its
 samples. The training texts of the 10 rows are among the unlabelled ones, the test texts are not.
@@ -23,6 +23,7 @@ import os
 import random
 import tempfile
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -241,13 +242,15 @@ def words(bench: Bench, chosen: argparse.Namespace) -> None:
 
 
 def turns(bench: Bench, chosen: argparse.Namespace) -> None:
-    """Next turns beside masked words, from scratch; a coin has a loss of 0.69."""
+    """Next turns beside masked words, from scratch and of MiniLM; a coin has a loss of 0.69."""
     texts = [{"path": "sgd_subset/train.jsonl.gz", "format": "sgd"}]
-    for hard in (0.0, 0.5):
+    encoders: dict[str, tuple[Any, dict[str, Any]]] = {
+        "tiny": (TINY, {"steps": chosen.tiny_steps, "batch_size": 64}),
+        "minilm": (MINILM, {"steps": chosen.steps, "lr": chosen.lr}),
+    }
+    for (name, (source, keys)), hard in product(encoders.items(), (0.0, 0.5)):
         objectives = {"masked_words": 1, "next_text": {"weight": 1, "hard_negatives": hard}}
-        bench.pretrain(
-            f"turns-{hard:g}", TINY, steps=chosen.tiny_steps, objectives=objectives, texts=texts, batch_size=64
-        )
+        bench.pretrain(f"turns-{name}-{hard:g}", source, objectives=objectives, texts=texts, **keys)
 
 
 def main() -> None:
@@ -259,7 +262,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fine-tuned", type=int, nargs="*", default=[0, 1, 2], help="samples that are fine-tuned")
     parser.add_argument("--objectives", default="{masked_words: 1}", help="of parts `continued` and `words`, as YAML")
-    parser.add_argument("--steps", type=int, default=313, help="of parts `continued` and `words`: 313 are one epoch")
+    parser.add_argument(
+        "--steps", type=int, default=313, help="of parts `continued` and `words` (313 are one epoch), and of `turns`"
+    )
     parser.add_argument("--tiny-steps", type=int, default=1000)
     parser.add_argument("--tiny-rows", type=int, nargs="+", default=[10, 0], help="rows a label; 0: all")
     parser.add_argument("--pair-steps", type=int, default=100, help="SimCSE of MiniLM in part `pairs`; 0: none")
