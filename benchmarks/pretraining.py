@@ -3,8 +3,9 @@
 python benchmarks/pretraining.py                       # all parts
 python benchmarks/pretraining.py --parts scratch       # the tiny encoder: nine minutes on one core
 python benchmarks/pretraining.py --parts continued --steps 313 --objectives '{masked_words: 1}'
+python benchmarks/pretraining.py --parts continued --set snips    # texts of another set
 
-continued  MiniLM learns from Banking77's training texts without their labels; then 10 rows a label, drawn anew for each
+continued  MiniLM learns from the training texts of Banking77, or of another set, without their labels; then 10 rows a label, drawn anew for each
            sample: logistic regression on the frozen encoder (`probe`), and the exported fine-tuned model.
 scratch    the same of a tiny encoder that knows nothing (2 layers of 128, its own vocabulary), with 10 rows a label and all.
 pairs      does the cosine of two texts tell whether they have the same label: AUC of 20,000 pairs of Banking77's test texts,
@@ -56,7 +57,8 @@ Rows = list[dict[str, str]]
 
 def read(path: Path) -> Rows:
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        rows = [json.loads(line) for line in file]
+    return [{"text": row.get("text") or " ".join(row["tokens"]), "intent": row["intent"]} for row in rows]
 
 
 def draw(rows: Rows, count: int, sample: int) -> Rows:
@@ -71,8 +73,8 @@ def draw(rows: Rows, count: int, sample: int) -> Rows:
 class Bench:
     """The data, and a folder for what is made."""
 
-    def __init__(self, data: Path, work: Path) -> None:
-        self.train, self.test = read(data / "banking77/train.jsonl.gz"), read(data / "banking77/test.jsonl")
+    def __init__(self, data: Path, work: Path, of: str = "banking77") -> None:
+        self.train, self.test = read(data / of / "train.jsonl.gz"), read(data / of / "test.jsonl")
         self.data, self.work = data, work
         self.labels = sorted({row["intent"] for row in self.train})
         self.truth = np.array([self.labels.index(row["intent"]) for row in self.test])
@@ -258,6 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("MURMURA_TEST_DATA", ROOT.parent / "shared/data"))
     )
+    parser.add_argument("--set", choices=("banking77", "snips"), default="banking77", help="with labels of intents")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--samples", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fine-tuned", type=int, nargs="*", default=[0, 1, 2], help="samples that are fine-tuned")
@@ -279,7 +282,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = chosen.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        bench = Bench(chosen.data, work)
+        bench = Bench(chosen.data, work, chosen.set)
         for part in chosen.parts:
             {"scratch": scratch, "pairs": pairs, "continued": continued, "words": words, "turns": turns}[part](
                 bench, chosen

@@ -1,6 +1,7 @@
 """Does a search find a better recipe than the default one? Banking77 with few rows a label, scored on the test part once.
 
 python benchmarks/tune.py --out models/tune-banking77                     # 10 rows a label, 30 trials (an hour or two on one core)
+python benchmarks/tune.py --space '{word_dropout: {low: 0, high: 0.3}, freeze: [null, embeddings, 2]}' --out models/tune-others   # other keys
 python benchmarks/tune.py --short                                         # five rows, three trials of an epoch: says nothing about a gain
 
 The search holds three rows of ten back to compare trials by, and never reads the test part. Then the default recipe and the one
@@ -58,9 +59,10 @@ def write_default(path: Path, **keys: Any) -> Path:
     return path
 
 
-def search(out: Path, data: Path, trials: int, epochs: float | None) -> Path:
+def search(out: Path, data: Path, space: dict[str, Any], trials: int, epochs: float | None) -> Path:
     """Take the trials, and return the recipe that was found with the usual share of rows held back."""
-    space = SPACE if epochs is None else {**SPACE, "budget.epochs": {"low": epochs / 2, "high": epochs}}
+    if epochs is not None:
+        space = {**space, "budget.epochs": {"low": epochs / 2, "high": epochs}}
     budget = {"epochs": 12 if epochs is None else epochs, "evaluations": 4}
     path = write_default(
         out / "search.yaml",
@@ -87,11 +89,11 @@ def train(recipe: Path, data: Path) -> Path:
     return model
 
 
-def measure(data: Path, out: Path, rows: int, trials: int, epochs: float | None) -> None:
+def measure(data: Path, out: Path, space: dict[str, Any], rows: int, trials: int, epochs: float | None) -> None:
     """Search, train both recipes, and print how their models differ on the test part."""
     out.mkdir(parents=True, exist_ok=True)
     draw(data, "banking77", rows, 0, out / "few.jsonl")
-    found = search(out, data, trials, epochs)
+    found = search(out, data, space, trials, epochs)
     default = write_default(out / "default.yaml", **({"budget": {"epochs": epochs}} if epochs else {}))
     one, other = train(default, data), train(found, data)
     print(describe_comparison(compare_folders(one, other, data), one, other))
@@ -103,6 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where study and models stay; without it they are removed")
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--space", help="as YAML, instead of rates, epochs, rows of a step, smoothing and dropout")
     parser.add_argument("--epochs", type=float, help="the most passes over the rows, for a try")
     parser.add_argument("--short", action="store_true", help="five rows a label, three trials of one pass")
     given = parser.parse_args()
@@ -110,11 +113,12 @@ def main() -> None:
         given.rows, given.trials, given.epochs = 5, 3, 1.0
     if not given.data.is_dir():
         raise SystemExit(f"no public data sets at {given.data}: --data or MURMURA_TEST_DATA names their folder")
+    space = SPACE if given.space is None else yaml.safe_load(given.space)
     if given.out is None:
         with tempfile.TemporaryDirectory() as out:
-            measure(given.data.resolve(), Path(out), given.rows, given.trials, given.epochs)
+            measure(given.data.resolve(), Path(out), space, given.rows, given.trials, given.epochs)
     else:
-        measure(given.data.resolve(), given.out.resolve(), given.rows, given.trials, given.epochs)
+        measure(given.data.resolve(), given.out.resolve(), space, given.rows, given.trials, given.epochs)
 
 
 if __name__ == "__main__":
