@@ -113,6 +113,7 @@ VARIANTS: dict[str, Recipe] = {
     "sgd": {"optimiser": {"method": "sgd", "encoder_lr": 5e-2, "head_lr": 0.5}},
     "dropout: 0": {"dropout": 0.0},
     "dropout: 0.2": {"dropout": 0.2},
+    "weight_decay: 0": {"optimiser": {"weight_decay": 0.0}},
     "label_smoothing: 0.1": {"label_smoothing": 0.1},
     "patience: 1": {"budget": {"evaluations": 12, "patience": 1}},
     "class_weights: balanced": for_tasks("sentiment", class_weights="balanced"),

@@ -142,10 +142,10 @@ def test_a_resumed_run_gives_the_same_bytes_and_its_delta_the_merged_model(
         ({"method": METHODS["adalora"] | {"warmup": 0.8}}, "warmup 0.8 and settled 0.3 leave no step between them"),
         ({"method": "dora"}, "method: dora keeps the encoder as it is, and `scratch` has no weights"),
         ({"method": "ia3", "freeze": "encoder"}, "freeze: ia3 trains what lies around the encoder's layers"),
-        ({"method": "adalora", "freeze": 1}, "freeze: adalora trains nothing that belongs to one layer"),
+        ({"method": "adalora", "freeze": 1}, "freeze: adalora is trained as a whole, so that no layer can be frozen"),
         (
             {"method": "prompt", "phases": [{"name": "one"}, {"name": "two", "freeze": "embeddings"}]},
-            r"tiny\.yaml:\d+: phases\.freeze: prompt trains nothing that belongs to one layer",
+            r"tiny\.yaml:\d+: phases\.freeze: prompt is trained as a whole, so that no layer can be frozen",
         ),
         (
             {"method": "ia3", "phases": [{"name": "one", "freeze": "encoder"}, {"name": "two", "freeze": "encoder"}]},

@@ -49,7 +49,7 @@ def _find_frozen(recipe: Recipe, keys: MethodKeys, name: str) -> Iterator[tuple[
     places += [(("phases", at, "freeze"), phase.freeze) for at, phase in enumerate(recipe.phases)]
     for place, freeze in places:
         if freeze is not None and not freeze.all and not keys.of_encoder:
-            yield place, f"{name} trains nothing that belongs to one layer, so that none can be frozen; leave one out"
+            yield place, f"{name} is trained as a whole, so that no layer can be frozen; leave one out"
         elif freeze == Freeze() and recipe.freeze in {None, freeze}:
             yield place, f"`embeddings` has no effect: {name} trains nothing of them; freeze layers, or leave it out"
 
