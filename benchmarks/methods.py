@@ -193,6 +193,7 @@ def main() -> None:
     if not (chosen.data / chosen.set).is_dir():
         raise SystemExit(f"no public data sets at {chosen.data}: --data or MURMURA_TEST_DATA names their folder")
     plain, processes = None, multiprocessing.get_context("fork")
+    print(f"{'method':<11}{'right, 95 %':<22}{'trained':>12}{'delta':>11}{'peak':>12}{'train':>9}{'serve':>10}")
     for name in sorted(methods, key=lambda each: each != FROZEN):
         found = []
         for sample in chosen.samples:
