@@ -48,7 +48,7 @@ PARTS: dict[str, tuple[str, dict[str, Any], str]] = {
         "phases.logits_of",
         {
             "tasks": {"intent": INTENT, "places": PLACES},
-            "phases": [{"name": "a", "steps": 1, "tasks": ["intent"]}],
+            "phases": [{"name": "a", "steps": 1, "tasks": ["intent"]}, {"name": "b", "steps": 1}],
             "budget": {"evaluations": 1},
         },
         "lower max_tokens, or set `held_rows: 0`",

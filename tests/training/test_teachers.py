@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_at_the_same_share_with_the_same_answers(
     tasks = {name: TASKS[name] for name in ("intent", "places")}
     path = write_recipe(teachers={"intent": str(run)}, save_minutes=0, **SHORT, tasks=tasks)
     assert_resumed_equals_whole(path, few, tmp_path, step=3, meanwhile=lambda run: computed.clear())
-    shares = [json.loads(line).get("teachers/gold_share") for line in (tmp_path / "whole" / "curves.jsonl").open()]
+    shares = [json.loads(line).get("teachers/intent") for line in (tmp_path / "whole" / "curves.jsonl").open()]
     assert shares[0] == 1
     assert not computed
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -177,6 +177,58 @@ def test_weights_that_a_recipe_cannot_have_are_refused_before_training(
     with pytest.raises(SetupError, match=message) as caught:
         fit(recipe, few, tmp_path / "run", quiet=True)
     assert str(caught.value) in check_data(load_recipe(recipe), few).problems
+
+
+PASSES: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"budget": {"epochs": 1}}, "`weights: dwa`"),
+    ({"budget": {"epochs": 2}}, "`weights: dwa`"),
+    ({"budget": {"steps": 3}}, "`weights: dwa`"),
+    ({"budget": {"epochs": 3}}, ""),
+    ({"budget": {"epochs": 1}, "tasks": {**TWO, "intent": {**TWO["intent"], "epochs": 4}}}, ""),
+    ({"phases": [{"name": "first", "epochs": 4}, {"name": "second", "epochs": 2}]}, "phase second: `weights: dwa`"),
+    (
+        {"phases": [{"name": "first", "epochs": 2}, {"name": "second", "epochs": 2}]},
+        "phases first, second: `weights: dwa`",
+    ),
+]
+"""Lengths of a training, and where it is said that the method never acts."""
+
+
+@pytest.mark.parametrize(("keys", "said"), PASSES)
+def test_dwa_without_a_third_pass_weighs_statically_and_a_line_says_so(
+    few: Path,
+    tmp_path: Path,
+    write_recipe: WriteRecipe,
+    keys: dict[str, Any],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = {
+        "tasks": TWO,
+        "trackers": [],
+        "batch_size": 8,
+        **keys,
+        "budget": {"evaluations": 1, **keys.get("budget", {})},
+    }
+    recipe, found = write_recipe(weights="dwa", **keys), []
+    assert check_data(load_recipe(recipe), few).notes == (
+        [f"note: {said} has no effect, the tasks have static weights: it acts from the third pass over a task's rows on, and no "
+         "task has one"] if said else []
+    )  # fmt: skip
+    acted = DynamicAverage.weigh
+
+    def weigh_and_watch(self: DynamicAverage, step: int, losses: Any) -> dict[int, float]:
+        found.append((self, acted(self, step, losses)))
+        return found[-1][1]
+
+    monkeypatch.setattr(DynamicAverage, "weigh", weigh_and_watch)
+    lines: list[str] = []
+    fit(recipe, few, tmp_path / "run", quiet=True, print_line=lines.append)
+    assert any(said in line for line in lines if line.startswith("note")) == bool(said)
+    methods = [*dict.fromkeys(id(method) for method, _ in found)]
+    idle = [all(set(weights.values()) == {1.0} for method, weights in found if id(method) == each) for each in methods]
+    names = [phase["name"] for phase in keys.get("phases", ())] or ["`weights: dwa`"]
+    assert idle == [name in said.replace(": `weights: dwa`", "") for name in names]
 
 
 def test_a_method_whose_package_is_missing_names_what_to_install(

@@ -28,14 +28,16 @@ from ..recipe.phase_recipe import describe_static_phases, with_whole_freeze
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import SMALLER
 from ..smaller.stage import start_smaller
-from .check_phases import refuse_few_steps, refuse_layers, refuse_phases
+from .check_phases import describe_late_weights, refuse_few_steps, refuse_layers, refuse_phases
 from .rows.encoding import count_tokens
 from .start.few_rows import (
     describe_idle_phases,
     describe_refit_keys,
     find_few,
+    known_labels,
     learned_examples,
     refuse_idle_self_training,
+    refuse_untaught,
 )
 from .teachers.models import refuse_teachers
 from .weights.make import refuse_weights
@@ -98,7 +100,9 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
             refuse_unknown(reports, allow=recipe.allow_unknown)
         if len(tasks) == len(recipe.tasks) and not problems:
             refuse_few_steps(recipe, count_learned(recipe, tasks, checkpoint))
-            refuse_idle_self_training(recipe, tasks, find_few(recipe, tasks, checkpoint))
+            few = find_few(recipe, tasks, checkpoint)
+            refuse_idle_self_training(recipe, tasks, few)
+            refuse_untaught(recipe, tasks, known_labels(checkpoint, tasks), few)
         unlabelled = len(read_unlabelled(recipe, tasks, folder)) if not problems else 0
     except SetupError as error:
         problems.append(str(error))
@@ -110,7 +114,9 @@ def _check(recipe: Recipe, folder: Path) -> CheckedData:
 def describe_notes(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:
     """Return a line for each thing that a recipe says in vain."""
     said = [*describe_static_phases(recipe), *describe_idle_keys(recipe)]
-    return [*said, *describe_refit_keys(recipe, tasks, few), *describe_idle_phases(recipe, tasks, few)]
+    said += [*describe_refit_keys(recipe, tasks, few), *describe_idle_phases(recipe, tasks, few)]
+    rows = [len(learned) for learned in learned_examples(tasks, few)]
+    return [*said, *describe_late_weights(recipe, dict(zip((task.name for task in tasks), rows, strict=True)))]
 
 
 def count_learned(recipe: Recipe, tasks: Sequence[TaskData], checkpoint: Checkpoint) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""Refuses phases that the tasks of a recipe cannot have, and trainings with too few steps."""
+"""Refuses phases that the tasks of a recipe cannot have, and trainings with too few steps; names weights that so few cannot set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...runtime.model.kinds.registry import KINDS
 from ...runtime.settings.yaml_file import Place
@@ -8,7 +8,7 @@ from ...schemas.manifest import EncoderSpec
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..model.methods.refuse import refuse_steps
 from ..recipe.keys.optimiser import Freeze
-from ..recipe.phase_recipe import is_self_training, leaves_encoder, takes_steps_of_budget
+from ..recipe.phase_recipe import is_self_training, leaves_encoder, takes_steps_of_budget, weighs_tasks
 from ..recipe.recipe import Recipe
 
 
@@ -69,3 +69,33 @@ def refuse_few_steps(recipe: Recipe, rows: Mapping[str, int]) -> None:
     for at, phase in enumerate(recipe.phases):
         if not is_self_training(recipe, phase) and not count_phase(recipe, phase, rows).steps:
             raise recipe.refusal(("phases", at), f"{phase.name} trains nothing: its rows make no step; raise `epochs`")
+
+
+def describe_late_weights(recipe: Recipe, rows: Mapping[str, int]) -> list[str]:
+    """Return a line where `dwa` never acts: it compares a task's first two passes, in a training or anew in each phase. None
+    elsewhere. `rows` are those that each task learns.
+    """
+    if recipe.weights.method != "dwa":
+        return []
+    counts = {"": count_run_rows(recipe, rows)} if not recipe.phases else {}
+    weighed = [phase for phase in recipe.phases if weighs_tasks(recipe, phase)]
+    counts |= {phase.name: count_phase(recipe, phase, rows).steps for phase in weighed}
+    late = [name for name, steps in counts.items() if not _has_third_pass(steps, [*rows.values()])]
+    if not late:
+        return []
+    where = f"phase{'' if len(late) == 1 else 's'} {', '.join(late)}: " if recipe.phases else ""
+    effect = "`weights: dwa` has no effect, the tasks have static weights"
+    return [f"note: {where}{effect}: it acts from the third pass over a task's rows on, and no task has one"]
+
+
+def _has_third_pass(steps: Sequence[Sequence[int]], rows: Sequence[int]) -> bool:
+    """Return whether a step comes behind the second pass over the rows of a task. A pass begins with a step."""
+    for counts, own in zip(zip(*steps[:-1], strict=True), rows, strict=False):
+        read = passes = 0
+        for count in counts:
+            read += count
+            if read >= own:
+                read, passes = 0, passes + 1
+        if passes >= 2:
+            return True
+    return False

@@ -214,7 +214,7 @@ def train(
     scored_at = {round(steps * k / recipe.budget.evaluations) for k in range(1, recipe.budget.evaluations + 1)}
     clock, saves, reports = CpuClock(run), Timer(60 * recipe.save_minutes), Timer(PROGRESS_S)
     write = ignore if quiet else tqdm.write
-    if line := describe_votes(run.validation_rows):
+    if line := describe_votes(run.voting_rows):
         write(line)
     with TrainingLog(run) as log, open_bar(run, quiet=quiet) as bar:
         while run.standing.step < steps and not finish and not is_out_of_patience(run):

@@ -28,6 +28,7 @@ from ..model.verbaliser import begin_from_words, form_of_words, refuse_words, wi
 from ..prepare.data_report import TaskReport
 from ..prepare.tasks import TaskData, read_tasks
 from ..prepare.vocabularies import with_pieces
+from ..recipe.phase_recipe import teaches
 from ..recipe.recipe import Recipe
 from ..run_folders.run_folder import TEACHERS, PhaseRecord, RunFolder, TrainedCount
 from .check_data import open_encoder, refuse_recipe, refuse_unknown, report_tasks, settle
@@ -40,6 +41,7 @@ from .start.few_rows import (
     learned_examples,
     learned_rows,
     refuse_idle_self_training,
+    refuse_untaught,
     with_few_rows_rate,
 )
 from .start.freezing import count_trained, freeze, trained_names
@@ -142,10 +144,15 @@ class Fitting:
         return self.precision == "bf16"
 
     @property
-    def gold_share(self) -> float:
-        """How much of the target of rows with a teacher is their label in the step to come; 1 without teachers."""
+    def gold_shares(self) -> dict[int, float]:
+        """By task that the phase teaches, how much of the target of rows with a teacher is their label in the step to come."""
         teachers, at = self.recipe.teachers, self.standing
-        return 1.0 if teachers is None else teachers.gold_at(at.phase, at.step, len(self.plan))
+        found: dict[int, float] = {}
+        for task, (data, part) in enumerate(zip(self.tasks, self.train, strict=True)):
+            if teachers is not None and part.taught is not None and data.name in self.voting_rows:
+                before = sum(teaches(self.recipe, phase, data.name) for phase in self.recipe.phases[: at.phase])
+                found[task] = teachers.gold_at(before, at.step, len(self.plan))
+        return found
 
     @property
     def rows_read(self) -> dict[str, int]:
@@ -159,6 +166,11 @@ class Fitting:
     def validation_rows(self) -> dict[str, int]:
         """By task, as they are scored while training."""
         return {data.name: len(part.ids) for data, part in zip(self.tasks, self.validation, strict=True)}
+
+    @property
+    def voting_rows(self) -> dict[str, int]:
+        """Those of the tasks whose scores choose the checkpoint of the phase."""
+        return {name: rows for name, rows in self.validation_rows.items() if name in self.taught or not self.taught}
 
 
 @dataclass(frozen=True)
@@ -221,6 +233,7 @@ def prepare(recipe: Recipe, data: Path, folder: RunFolder, material: Material | 
         recipe = with_few_rows_rate(recipe)
     refuse_few_steps(recipe, {task.name: len(part.ids) for task, part in zip(tasks, parts, strict=True)})
     refuse_idle_self_training(recipe, tasks, few)
+    refuse_untaught(recipe, tasks, known, few)
     model = build_model(recipe, tasks, checkpoint)
     narrow(recipe, model, [*parts, *validation], checkpoint.special)
     trained = trained_names(model)

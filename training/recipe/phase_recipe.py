@@ -38,6 +38,17 @@ def is_self_training(recipe: Recipe, phase: Phase) -> bool:
     return recipe.self_training is not None and phase.name == SELF_TRAINING
 
 
+def teaches(recipe: Recipe, phase: Phase, task: str) -> bool:
+    """Return whether a task learns its rows in a phase. Self-training goes on from what a head has learned before."""
+    return not is_self_training(recipe, phase) and (phase.tasks is None or task in phase.tasks)
+
+
+def list_untaught(recipe: Recipe) -> list[str]:
+    """Return the tasks that no phase teaches; none in a training without phases."""
+    phases = recipe.phases
+    return [name for name in recipe.tasks if phases and not any(teaches(recipe, phase, name) for phase in phases)]
+
+
 def leaves_encoder(recipe: Recipe, phase: Phase | None = None) -> bool:
     """Return whether the encoder stays as it is, in a phase or in a training without phases."""
     asked = (phase.freeze if phase is not None else None) or recipe.freeze

@@ -10,7 +10,7 @@ from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..recipe.idle.keys import without_idle_keys
 from ..recipe.keys.phases import Phase
-from ..recipe.phase_recipe import never_trains_encoder, steps_of
+from ..recipe.phase_recipe import list_untaught, never_trains_encoder, steps_of
 from ..recipe.recipe import Recipe
 
 JOINT: Final = "joint"
@@ -62,6 +62,10 @@ def refuse_recipe(recipe: Recipe, seeds: Sequence[int]) -> None:
         )
     if recipe.smaller is not None:
         raise recipe.refusal(("smaller",), "a smaller model learns its teacher, not what tasks do to each other")
+    for name in list_untaught(recipe):
+        raise recipe.refusal(
+            ("tasks", name), "no phase teaches it, so that there is nothing to compare; name it in a phase"
+        )
     if len(set(seeds)) < len(seeds) or not seeds:
         raise SetupError(f"--seeds: expected numbers that differ, at least one; found {', '.join(map(str, seeds))}")
 

@@ -74,8 +74,7 @@ class TrainingLog:
             "speed/tokens_per_second": self._tokens / max(now - self._since, 1e-9),
             "memory/gigabytes": memory_used() / 1e9,
         }
-        if self._run.recipe.teachers is not None:
-            figures["teachers/gold_share"] = self._run.gold_share
+        figures |= {f"teachers/{self._names[task]}": share for task, share in self._run.gold_shares.items()}
         if self._accelerator.scaler is not None:
             figures["gradient/skipped_share"] = counted.skipped / counted.steps
         self._write(step, figures)

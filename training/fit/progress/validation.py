@@ -86,7 +86,7 @@ def _score(run: Fitting, step: int, log: TrainingLog, write: Callable[[str], Any
         if data.kind.generates:
             scores[data.name] |= _score_decoded(run, at, settings)
     log.write_metrics(step, scores)
-    mean = compared_by({name: scores[name] for name in run.taught or scores}, run.validation_rows)
+    mean = compared_by({name: scores[name] for name in run.voting_rows}, run.voting_rows)
     standing = run.standing
     better = mean > standing.best
     # Of equals the later one: on a small validation part all look alike, and training has gone on.

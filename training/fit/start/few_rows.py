@@ -1,6 +1,6 @@
 """What is different for a classification with few rows: which tasks have few, and the rows that the labels' names make."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
@@ -15,13 +15,15 @@ from ...recipe.idle.keys import is_set
 from ...recipe.keys.optimiser import Optimiser
 from ...recipe.keys.self_training import SELF_TRAINING
 from ...recipe.last_phase import find_task
-from ...recipe.phase_recipe import leaves_encoder, never_trains_encoder
+from ...recipe.phase_recipe import leaves_encoder, list_untaught, never_trains_encoder
 from ...recipe.recipe import Recipe
 
 ENCODER_LR: Final = 5e-5
 """For the encoder where every head begins from logistic regression on it: what it knows is worth more than few rows."""
 _OF_LOSS: Final = ("focal", "label_smoothing")
 """Keys of a task that change its loss, which no logistic regression has."""
+NAMED: Final = 5
+"""So many new labels are named at most."""
 _LINEAR: Final = (MultiLabel, Tagging)
 """Kinds beside classification for whose targets a linear head can be fitted by regression."""
 _OF_STEPS: Final = ("budget", "dropout", "word_dropout")
@@ -51,7 +53,11 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
         goes_on
         or (data.form_of_head is not None and not data.form_of_head.distance)
         or any(example.soft for example in data.train)
-        or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
+        or (
+            recipe.teachers is not None
+            and recipe.teachers.teaches(data.name)
+            and data.name not in list_untaught(recipe)
+        )
         or reason_against(recipe, data)
         or not data.kind.is_regression
     ):
@@ -96,6 +102,24 @@ def refuse_idle_self_training(recipe: Recipe, tasks: Sequence[TaskData], few: fr
             "regression on its rows; train the encoder, set `few_rows: 0`, or leave it out"
         )
         raise recipe.refusal((SELF_TRAINING,), problem)
+
+
+def refuse_untaught(
+    recipe: Recipe, tasks: Sequence[TaskData], known: Mapping[str, Sequence[str]], few: frozenset[str]
+) -> None:
+    """Raise SetupError for a task that no phase teaches, and whose head, or the rows of new labels in it, would stay as drawn.
+
+    `known` are the labels that a model before has. What begins from regression, or is made of words, needs no phase.
+    """
+    for data in tasks:
+        before = known.get(data.name, ())
+        new = [label for label in data.labels if label not in before]
+        goes_on = bool(before) and set(before) <= set(data.labels) and (not new or data.kind.generates)
+        if goes_on or data.name in few or data.name not in list_untaught(recipe):
+            continue
+        what = f"its new label{'' if len(new) == 1 else 's'} {', '.join(new[:NAMED])}" if before else "its head"
+        problem = f"no phase teaches it, and {what} would stay untrained; name it in a phase, or set `skip: true`"
+        raise recipe.refusal(("tasks", data.name), problem)
 
 
 def describe_idle_phases(recipe: Recipe, tasks: Sequence[TaskData], few: frozenset[str]) -> list[str]:

@@ -100,7 +100,7 @@ def losses_of_part(run: Fitting, part: StepRows, shares: Mapping[int, float]) ->
     """Return the mean loss of each task on a part of a step times its share of the step, and the tokens that were read."""
     batches = collate(run.train, run.tasks, part, run.device)
     special, autocast = run.checkpoint.special, run.accelerator.autocast
-    losses = task_losses(run.model, run.tasks, run.recipe, batches, special, autocast, run.gold_share)
+    losses = task_losses(run.model, run.tasks, run.recipe, batches, special, autocast, run.gold_shares)
     return {task: loss * shares[task] for task, loss in losses.items()}, sum(batch.tokens for batch in batches)
 
 

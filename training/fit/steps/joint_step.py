@@ -37,10 +37,10 @@ def task_losses(
     batches: Sequence[Batch],
     special: SpecialTokens,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-    gold: float = 1.0,
+    gold: Mapping[int, float] | None = None,
 ) -> dict[int, Tensor]:
-    """Return the mean loss over its rows of each task of the batches, by the task's number. `gold` is how much of the target
-    of rows with a teacher is their label.
+    """Return the mean loss over its rows of each task of the batches, by the task's number. `gold` is by task how much of the
+    target of rows with a teacher is their label.
     """
     found: list[tuple[TaskBatch, Tensor, EncodedTexts | None]] = []
     with autocast():
@@ -54,8 +54,10 @@ def task_losses(
                     encoded = model.encode(drop_words(batch.ids, recipe.word_dropout, special), batch.mask)
                 texts = encoded.choose(part.texts)
                 found.append((part, model.answer(part.task, texts, part.target), texts))
+    shares = gold or {}
     return {
-        part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts, gold) for part, logits, texts in found
+        part.task: _loss(tasks[part.task], recipe, part, logits.float(), texts, shares.get(part.task, 1.0))
+        for part, logits, texts in found
     }
 
 

@@ -9,6 +9,7 @@ from ....runtime.errors import SetupError
 from ....schemas.manifest import TaskSpec
 from ...kinds.registry import kind_of
 from ...prepare.tasks import TaskData
+from ...recipe.phase_recipe import list_untaught
 from ...recipe.recipe import Recipe
 from ...run_folders.trained_model import TrainedModel, open_trained
 
@@ -16,23 +17,29 @@ from ...run_folders.trained_model import TrainedModel, open_trained
 def folders_of(recipe: Recipe, tasks: Sequence[TaskData]) -> dict[Path, list[int]]:
     """Return the folder of each teacher, with the numbers of the tasks that it teaches.
 
-    SetupError where a task is none of the recipe's, or cannot be taught: replies, and rows marked `soft`.
+    SetupError where a task is none of the recipe's, or cannot be taught: replies, rows marked `soft`, and what no phase teaches.
+    One model for every task is that of those which can have a teacher.
     """
     if recipe.teachers is None:
         return {}
-    models = recipe.teachers.models
+    models, untaught = recipe.teachers.models, list_untaught(recipe)
     every = [data.name for data in tasks if not data.kind.generates]
-    named = dict.fromkeys(every, models) if isinstance(models, str) else models
+    named = {name: models for name in every if name not in untaught} if isinstance(models, str) else models
     places = {data.name: at for at, data in enumerate(tasks)}
     found: dict[Path, list[int]] = {}
     for name, folder in named.items():
         if name not in places:
             raise recipe.refusal((_key(recipe),), f"no task {name}; expected some of {', '.join(places)}")
+        if name in untaught:
+            raise recipe.refusal(
+                (_key(recipe),), f"no phase teaches {name}, so that its teacher has no effect; leave it out"
+            )
         _refuse_task(recipe, tasks[places[name]])
         found.setdefault(Path(folder), []).append(places[name])
     if not found:
         key = _key(recipe)
-        raise recipe.refusal((key,), f"every task writes replies, which have no teacher; leave `{key}` out")
+        whose = "that a phase teaches " if untaught else ""
+        raise recipe.refusal((key,), f"every task {whose}writes replies, which have no teacher; leave `{key}` out")
     return found
 
 

@@ -44,12 +44,12 @@ class Teachers(Frozen):
         """Return whether the task has a teacher, if its kind can have one."""
         return isinstance(self.models, str) or task in self.models
 
-    def gold_at(self, phase: int, step: int, steps: int) -> float:
-        """Return the share of the label before a step is taken, of 0 to `steps` - 1 of a phase: linear in the first phase, then
-        as at its end.
+    def gold_at(self, before: int, step: int, steps: int) -> float:
+        """Return the share of the label before a step is taken, of 0 to `steps` - 1 of a phase: linear in the first phase that
+        teaches the task, then as at its end. So many phases taught it `before`.
         """
         first, last = self.gold
-        if phase or step >= steps - 1:
+        if before or step >= steps - 1:
             return last
         return first + (last - first) * step / (steps - 1)
 
