@@ -33,6 +33,14 @@ def phases(*given: dict[str, Any]) -> list[dict[str, Any]]:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two lengths": ({"budget": {"epochs": 2, "steps": 9}}, r"budget\.epochs: has no effect beside `budget\.steps`"),
+    "two lengths beside self-training with its own": (
+        {"budget": {"epochs": 2, "steps": 9}, "self_training": {"texts": "x.txt", "epochs": 2}},
+        r"budget\.epochs: has no effect beside `budget\.steps`",
+    ),
+    "two lengths beside self-training of a task with its own": (
+        {"budget": {"epochs": 2, "steps": 9}, "self_training": {"texts": "x.txt"}, "tasks": with_key(epochs=3)},
+        r"budget\.epochs: has no effect beside `budget\.steps`",
+    ),
     "two lengths of a pre-training": (
         {"pretrain": {"epochs": 2, "steps": 9}},
         r"pretrain\.epochs: has no effect beside `pretrain\.steps`",
@@ -131,6 +139,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "phases": phases({"steps": 2}),
         "self_training": {"texts": "x.txt"},
     },
+    "two lengths, of which self-training goes by the passes": {
+        "budget": {"epochs": 2, "steps": 9},
+        "self_training": {"texts": "x.txt"},
+    },
     "patience": {"budget": {"evaluations": 4, "patience": 2}},
     "patience that one phase can reach": {
         "budget": {"patience": 2},
@@ -192,11 +204,12 @@ def test_a_pretraining_names_the_keys_that_it_does_not_read(tmp_path: Path, writ
         "weights": "dwa",
         "budget": {"epochs": 2},
         "accumulate": 2,
+        "report": {"label_errors": True, "texts": False},
         "optimiser": {"method": "sgd", "encoder_lr": 0.1, "head_lr": 0.1, "layer_decay": 0.5, "clip": 2.0},
     }
     said = run_here("pretrain", write_recipe(**keys), "--data", tmp_path, "--check").stdout
     (note,) = [line for line in said.splitlines() if line.startswith("note")]
-    named = "`budget`, `freeze`, `lora`, `dropout`, `weights`, `accumulate`, `optimiser.method`, `optimiser.encoder_lr`, `optimiser.layer_decay`"
+    named = "`budget`, `freeze`, `lora`, `dropout`, `weights`, `accumulate`, `optimiser.method`, `optimiser.encoder_lr`, `optimiser.layer_decay`, `report.label_errors`"
     assert note == f"note: {named} have no effect on a pre-training, which `pretrain` describes"
     plain = {"tasks": None, "pretrain": keys["pretrain"], "budget": None, "dropout": None, "optimiser": {"clip": 2.0}}
     assert "note" not in run_here("pretrain", write_recipe(**plain), "--data", tmp_path, "--check").stdout

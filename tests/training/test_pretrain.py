@@ -1,6 +1,8 @@
 """A pre-training from its recipe to an encoder that tasks start from."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +25,14 @@ from murmura.training.fit.loop import fit
 from murmura.training.model.encoders import load
 from murmura.training.pretrain import loop
 from murmura.training.pretrain.loop import pretrain
+from murmura.training.pretrain.material import read_material
+from murmura.training.pretrain.setup import prepare
 from murmura.training.pretrain.stage import read_tasks
 from murmura.training.recipe.recipe import load_pretraining
 from murmura.training.report.page_data import PageData
 from murmura.training.report.sections.pretraining import make_pretraining
 from murmura.training.run_folders.curves import read_curves
+from murmura.training.run_folders.run_folder import RunFolder
 
 ALL = ["masked_words", "sentence_embedding", "next_text"]
 WEIGHTS = "model.safetensors"
@@ -271,3 +276,70 @@ def test_a_check_of_the_whole_recipe_counts_the_texts(write: Callable[..., Path]
     )
     assert "pretrain: next_text: 80 texts that another one follows, weight 1" in shown.output
     assert "checked: it can be trained" in shown.output
+
+
+def write_pairs(folder: Path, count: int) -> None:
+    made = rows(2 * count, 1)
+    pairs = [{"text": a["text"], "text_pair": b["text"]} for a, b in zip(made[::2], made[1::2], strict=True)]
+    write_jsonl(folder / "pairs.jsonl", pairs)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "most"),
+    [
+        (["masked_words"], 120),
+        ({"sentence_embedding": {"pairs": "pairs.jsonl"}}, 150),
+        ({"masked_words": 1, "sentence_embedding": {"pairs": "pairs.jsonl"}}, 150),
+        (["next_text"], 80),
+        (["labelled_texts"], 203),
+        ({"masked_words": 1, "labelled_texts": 1}, 203),
+    ],
+    ids=["texts", "pairs", "texts and pairs", "next texts", "labels", "texts and labels"],
+)
+def test_epochs_are_passes_over_the_rows_of_the_longest_objective(
+    write: Callable[..., Path], texts: Path, objectives: Any, most: int
+) -> None:
+    write_pairs(texts, 150)
+    write_jsonl(texts / "many.jsonl", [{**row, "text": f"{row['text']} {at}"} for at, row in enumerate(rows(222, 2))])
+    tasks = {"intent": {"train": "many.jsonl"}}
+    path = write(objectives=objectives, tasks=tasks, steps=None, epochs=2)
+    recipe = load_pretraining(path)
+    material = read_material(recipe, recipe.pretrain, texts, read_tasks(recipe, texts))
+    run = prepare(recipe, recipe.pretrain, material, RunFolder(texts / "run"))
+    assert len(run.plan) == math.ceil(2 * most / 8)
+    longest = max(range(len(run.plan[0])), key=lambda at: len(run.network.objectives[at].lengths))
+    read = Counter(row for step in run.plan for row in step[longest])
+    assert len(read) == most
+    assert min(read.values()) == 2
+
+
+def test_pairs_alone_need_no_texts_and_refuse_those_that_nothing_reads(
+    write: Callable[..., Path], texts: Path, base: Path
+) -> None:
+    write_pairs(texts, 20)
+    pairs = {"sentence_embedding": {"pairs": "pairs.jsonl"}}
+    said: list[str] = []
+    record = run(write(objectives=pairs, texts=None), print_line=said.append)
+    assert (record.objectives, record.texts["texts"]) == ({"sentence_embedding": "20 pairs"}, 40)
+    assert said[0].startswith("pretrain: 40 texts, ")
+    ours = write(objectives=pairs, encoder=str(base))
+    with pytest.raises(
+        SetupError, match=r"pre\.yaml:\d+: pretrain\.texts: has no effect: sentence_embedding reads its `pa"
+    ):
+        run(ours, "other")
+    vocabularies = []
+    for given in (None, "words.txt"):
+        (texts / "words.txt").write_text("zebras quack\n" * 9)
+        path = write(objectives=pairs, texts=given)
+        recipe = load_pretraining(path)
+        material = read_material(recipe, recipe.pretrain, texts, [])
+        assert material.documents == []
+        vocabularies.append(material.checkpoint.tokenizer.get_vocab())
+    assert ["zebras" in vocabulary for vocabulary in vocabularies] == [False, True]
+
+
+def test_pairs_that_are_mostly_unknown_are_refused(write: Callable[..., Path], texts: Path, base: Path) -> None:
+    write_jsonl(texts / "pairs.jsonl", [{"text": "我的卡丢了", "text_pair": "请转账"}] * 4)
+    keys = {"objectives": {"sentence_embedding": {"pairs": "pairs.jsonl"}}, "texts": None, "encoder": str(base)}
+    with pytest.raises(SetupError, match=r"texts of pretrain that are mostly unknown to .* vocabulary: 100%"):
+        run(write(**keys))

@@ -27,6 +27,7 @@ from murmura.training.fit.checkpoint import checkpoint_weights
 from murmura.training.fit.loop import fit
 from murmura.training.fit.setup import prepare
 from murmura.training.model.network import logits_of
+from murmura.training.recipe.keys.smaller import Smaller
 from murmura.training.recipe.recipe import Encoder, load_recipe
 from murmura.training.run_folders.run_folder import RunFolder, SmallerRecord, TeacherRecord
 from murmura.training.run_folders.smaller import read_comparison
@@ -104,8 +105,8 @@ def test_the_neurons_of_greatest_weight_stay_in_encoders_and_decoders() -> None:
 def test_with_all_layers_kept_it_answers_as_the_teacher_before_training(
     data: Path, few: Path, run: Path, model_folder: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
-    recipe = load_recipe(write_recipe(**SHORT, smaller={"teacher": str(run), "layers": 2}))
-    made = start_smaller(recipe, tmp_path / "smaller")
+    write_smaller(tmp_path / "smaller", open_trained(run), Smaller(teacher=str(run), layers=2))
+    made = load_recipe(write_recipe(**{**SHORT, "encoder": str(tmp_path / "smaller")}))
     begun = prepare(made, few, RunFolder(tmp_path / "run"))
     teacher = Model.load(model_folder, device="cpu")
     texts = ["send money to paris", "i lost my card in rome, please help"]
@@ -328,7 +329,10 @@ def refuse_first(recipe: Path, data: Path) -> None:
             {"tasks": {"topics": RECIPE["tasks"]["topics"]}},
             r"smaller\.temperature: has no effect: all tasks with a teacher have several labels",
         ),
-        ({"layers": 1, "gold": 1}, {}, r"smaller: `gold: 1` leaves nothing for teachers"),
+        ({"layers": 1, "gold": 1}, {}, r"smaller: .* nothing for the teacher to teach; lower `gold`, or leave"),
+        ({"layers": 2}, {}, r"smaller: is as large as its teacher: .* has 2 layers of 128 neurons; give fewer"),
+        ({"intermediate_size": 128}, {}, r"smaller: is as large as its teacher: .* has 2 layers of 128 neurons"),
+        ({"layers": 2, "intermediate_size": 128}, {}, r"smaller: is as large as its teacher: .* has 2 layers of"),
         ({"layers": 1}, {"encoder": "somewhere"}, r"`encoder` stands beside `smaller`"),
         ({"layers": 1}, {"teachers": "somewhere"}, r"`teachers` stands beside `smaller`"),
         ({"layers": 1}, {"pooled": "distilled"}, r"pooled: distilled keeps vectors of the encoder before"),

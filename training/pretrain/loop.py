@@ -90,7 +90,8 @@ def pretrain(
 def describe(run: Pretrained) -> list[str]:
     """Return a line on the texts and one for each objective."""
     counts = {name: int(count) for name, count in run.counts.items()}
-    line = f"pretrain: {counts['texts']} texts of {counts['documents']} documents, {counts['tokens']} tokens"
+    of = f" of {counts['documents']} documents" if counts["documents"] else ""
+    line = f"pretrain: {counts['texts']} texts{of}, {counts['tokens']} tokens"
     line += f", {counts['at_limit']} texts cut or as long as max_tokens" if counts["at_limit"] else ""
     line += f", unknown {run.counts['unknown_share']:.1%}" if run.counts["unknown_share"] else ""
     words = run.material.new_words

@@ -29,6 +29,7 @@ class Material:
     """What is learned from, and the encoder that begins."""
 
     documents: list[Document]
+    """None where no objective reads texts."""
     pairs: list[Pair]
     checkpoint: Checkpoint
     new_words: list[str]
@@ -44,8 +45,10 @@ def read_material(recipe: Recipe, settings: Pretraining, data: Path, tasks: Sequ
 
     SetupError for whatever is wrong with them.
     """
-    if settings.texts is None and not tasks:
+    reads_texts = settings.objectives.reads_texts
+    if settings.texts is None and not tasks and reads_texts:
         raise recipe.refusal(("pretrain",), "no `texts`, and no tasks whose training texts could be read; name some")
+    _refuse_unread_texts(recipe, settings)
     own = documents_of(tasks)
     documents = own if settings.texts is None else read_documents(settings.texts, data, seed=recipe.data_seed)
     labelled = labelled_of(tasks) if settings.objectives.labelled_texts else []
@@ -68,7 +71,18 @@ def read_material(recipe: Recipe, settings: Pretraining, data: Path, tasks: Sequ
     words: list[str] = []
     if settings.new_words is not None:
         checkpoint, words = extend_vocabulary(checkpoint, _texts_of(documents, pairs), settings.new_words)
-    return Material(documents, pairs, checkpoint, words, labelled)
+    return Material(documents if reads_texts else [], pairs, checkpoint, words, labelled)
+
+
+def _refuse_unread_texts(recipe: Recipe, settings: Pretraining) -> None:
+    """Raise SetupError for texts that no objective reads, and from which no vocabulary is made."""
+    if settings.texts is None or settings.objectives.reads_texts or settings.new_words is not None:
+        return
+    if recipe.encoder.source != "scratch":
+        others = {"sentence_embedding": "its `pairs`", "labelled_texts": "rows of the tasks"}
+        said = [f"{name} reads {what}" for name, what in others.items() if getattr(settings.objectives, name)]
+        problem = f"has no effect: {' and '.join(said)}, and `encoder` has its vocabulary; leave it out"
+        raise recipe.refusal(("pretrain", "texts"), problem)
 
 
 def _texts_of(documents: Sequence[Document], pairs: Sequence[Pair]) -> Iterator[str]:

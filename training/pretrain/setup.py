@@ -47,12 +47,15 @@ def prepare(recipe: Recipe, settings: Pretraining, material: Material, folder: R
     tokenizer.enable_truncation(recipe.max_tokens)
     flat = [text for document in material.documents for text in document]
     encoded = encode_texts([text.text for text in flat], tokenizer, material.checkpoint.special)
-    counts = count_texts(material, encoded, recipe.max_tokens)
-    refuse_unknown(material.checkpoint, encoded, allow=recipe.allow_unknown)
+    others = [*material.texts(), *(row.text for row in material.labelled)] if not flat else []
+    read = encoded or encode_texts(others, tokenizer, material.checkpoint.special)
+    counts = count_texts(material, read, recipe.max_tokens)
+    refuse_unknown(material.checkpoint, read, allow=recipe.allow_unknown)
     torch.manual_seed(recipe.seed)
     encoder = build_encoder(material.checkpoint.spec, _encoder_weights(material.checkpoint), dropout=settings.dropout)
     objectives = _Makers(recipe, settings, material, tokenizer, encoder, encoded, [text.place for text in flat]).make()
-    steps = settings.steps or max(1, math.ceil(len(flat) * settings.epochs / settings.batch_size))
+    most = max(len(each.lengths) for each in objectives)
+    steps = settings.steps or max(1, math.ceil(most * settings.epochs / settings.batch_size))
     rows = steps * settings.batch_size
     plans = [
         dealing.plan([each.lengths], [rows], settings.batch_size, recipe.seed + at)

@@ -47,6 +47,11 @@ def start_smaller(recipe: Recipe, folder: Path, *, write: bool = True) -> Recipe
             raise recipe.refusal(("smaller", key), f"{wanted}, but {asked.teacher} has {has}; expected at most {has}")
     if asked.layers == teacher.encoder.layers and "keep" in asked.model_fields_set:
         raise recipe.refusal(("smaller", "keep"), f"has no effect: all {asked.layers} layers of {asked.teacher} stay")
+    kept = (asked.layers or teacher.encoder.layers, asked.intermediate_size or teacher.encoder.intermediate_size)
+    if kept == (teacher.encoder.layers, teacher.encoder.intermediate_size):
+        size = f"{kept[0]} layers of {kept[1]} neurons"
+        problem = f"is as large as its teacher: {asked.teacher} has {size}; give fewer `layers`, or a smaller `intermediate_size`"
+        raise recipe.refusal(("smaller",), problem)
     if parts := teacher.encoder.parts:
         found = f"{asked.teacher} has {', '.join(parts)} around its layers; expected a model without such parts"
         raise recipe.refusal(("smaller", "teacher"), found)

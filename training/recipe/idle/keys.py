@@ -9,7 +9,7 @@ from typing import Any, Final
 from ....runtime.model.kinds.registry import KINDS
 from ....runtime.settings.yaml_file import Place
 from ..keys.phases import Phase
-from ..phase_recipe import leaves_encoder, steps_of
+from ..phase_recipe import is_self_training, leaves_encoder, steps_of
 from ..recipe import PretrainingRecipe, Recipe
 
 BETWEEN_TASKS: Final = ("normalise", "sampling")
@@ -84,7 +84,9 @@ def refuse_idle_pretraining(recipe: PretrainingRecipe) -> None:
 
 
 def describe_unread_keys(recipe: PretrainingRecipe) -> list[str]:
-    """Return a line that names keys which `murmura pretrain` does not read: one recipe may be that of the training, too."""
+    """Return a line that names keys which `murmura pretrain` does not read: one recipe may be that of the training, too. What a task
+    says of its learning is not named: tasks are there to be learned afterwards.
+    """
     found = [
         key for key in type(recipe).model_fields if key not in _OF_PRETRAINING | {"optimiser"} and is_set(recipe, key)
     ]
@@ -93,6 +95,7 @@ def describe_unread_keys(recipe: PretrainingRecipe) -> list[str]:
         for key in type(recipe.optimiser).model_fields
         if key not in _OF_ITS_OPTIMISER and is_set(recipe.optimiser, key)
     ]
+    found += ["report.label_errors"] if is_set(recipe.report, "label_errors") else []
     if not found:
         return []
     keys = ", ".join(f"`{key}`" for key in found)
@@ -126,8 +129,19 @@ def is_set(model: Any, key: str) -> bool:
 def _find_two_lengths(recipe: Recipe) -> Iterator[Problem]:
     for key in ("budget", "pretrain"):
         section = getattr(recipe, key)
+        if key == "budget" and _guesses_by_epochs(recipe):
+            continue
         if section is not None and section.steps is not None and "epochs" in section.model_fields_set:
             yield (key, "epochs"), f"has no effect beside `{key}.steps`; expected one of them"
+
+
+def _guesses_by_epochs(recipe: Recipe) -> bool:
+    """Return whether the passes of self-training are those of the budget, whatever the steps of the phases before."""
+    guessing = [phase for phase in recipe.phases if is_self_training(recipe, phase)]
+    return any(
+        phase.epochs is None and any(recipe.tasks[name].epochs is None for name in phase.tasks or recipe.tasks)
+        for phase in guessing
+    )
 
 
 def _find_between_tasks(recipe: Recipe) -> Iterator[Problem]:

@@ -102,6 +102,12 @@ class Objectives(Frozen):
             raise ValueError(f"nothing to learn; expected some of {', '.join(NAMES)}")
         return self
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether one of them reads texts; pairs and the rows of tasks are others."""
+        of_texts = self.sentence_embedding is not None and not self.sentence_embedding.pairs
+        return of_texts or self.masked_words is not None or self.next_text is not None
+
 
 def _as_objectives(value: Any) -> Any:
     if isinstance(value, str):
@@ -134,7 +140,7 @@ class Pretraining(Frozen):
     """Without them the training texts of the recipe's tasks."""
     objectives: Annotated[Objectives, BeforeValidator(_as_objectives)] = Objectives(masked_words=MaskedWords())
     epochs: Positive = 3
-    """Passes over the texts."""
+    """Passes over what the objective with the most rows reads: texts, pairs, or rows with labels."""
     steps: Count | None = None
     """Instead of epochs."""
     batch_size: Count = 32

@@ -26,7 +26,8 @@ class Smaller(Frozen):
 
     @model_validator(mode="after")
     def _teaches_something(self) -> Self:
-        self.as_teachers()
+        if self.gold == (1.0, 1.0):
+            raise ValueError("`gold: 1` leaves nothing for the teacher to teach; lower `gold`, or leave `smaller` out")
         if self.layers is None and self.intermediate_size is None:
             raise ValueError("is as large as its teacher; give `layers` or `intermediate_size`")
         if self.layers is None and "keep" in self.model_fields_set:
