@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..recipe.keys.seeds import MOST_SEED
 from .needs import need_training
 
 
@@ -43,7 +44,7 @@ def few_shot(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=3, metavar="COUNT", help="Longer texts are cut. Default: 128.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Draws the folds.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Draws the folds.")] = 0,
 ) -> None:
     """Make a model from 5 to 20 examples of each label, in seconds.
 

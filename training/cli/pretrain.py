@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ...runtime.errors import SetupError
+from ..recipe.keys.seeds import MOST_SEED
 from .needs import need_training
 
 
@@ -20,7 +21,7 @@ def pretrain(
     run: Annotated[
         Path | None, typer.Option("--run", metavar="FOLDER", help="State and TensorBoard. Default: OUT.run.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Instead of the recipe's.")] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read and count the texts, name the mistake, and train nothing.")
     ] = False,

@@ -8,6 +8,7 @@ import typer
 from ...runtime.cli import options as cli_options
 from ...runtime.errors import SetupError
 from ...runtime.spelling import suggest as suggest_name
+from ..recipe.keys.seeds import MOST_SEED
 from ..suggest.strategy import Strategy, Tokens
 from .needs import need_training
 
@@ -53,7 +54,7 @@ def suggest(
     sample: Annotated[
         int, typer.Option("--sample", min=2, max=200_000, help="k-centre compares so many texts, drawn at random.")
     ] = 20_000,
-    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Of what is drawn at random.")] = 0,
     agents: Annotated[
         list[str] | None,
         typer.Option(

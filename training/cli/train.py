@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ...runtime.errors import SetupError
+from ..recipe.keys.seeds import MOST_SEED
 from .needs import need_training
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def train(
     run: Annotated[
         Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoint and TensorBoard. Default: OUT.run.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=MOST_SEED, help="Instead of the recipe's.")] = None,
     add_to: Annotated[
         Path | None,
         typer.Option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...runtime.errors import SetupError
+from ..recipe.keys.seeds import MOST_SEED
 from .needs import need_training
 
 if TYPE_CHECKING:
@@ -55,9 +56,13 @@ def transfer(
 
 def _read_seeds(given: list[str]) -> list[int]:
     """Return the seeds: what follows the first one on the command line are further ones."""
-    if wrong := next((each for each in given if not each.isdecimal()), None):
-        raise SetupError(f"--seeds: expected whole numbers from 0 on, found {wrong!r}")
+    if wrong := next((each for each in given if not _is_seed(each)), None):
+        raise SetupError(f"--seeds: expected whole numbers from 0 to {MOST_SEED}, found {wrong[:60]!r}")
     return [int(each) for each in given]
+
+
+def _is_seed(given: str) -> bool:
+    return given.isdecimal() and len(given) <= len(str(MOST_SEED)) and int(given) <= MOST_SEED
 
 
 def _print(result: "Result") -> None:

@@ -13,6 +13,7 @@ from ...runtime.settings.yaml_file import Place, YamlFile
 from ...schemas.manifest import ModelManifest, Name
 from .keys.methods import Lora
 from .keys.reading import HUB, Count, Positive, Reading, Share, Source, Sources, Text
+from .keys.seeds import MOST_SEED, Seed
 from .recipe import Hold
 
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -175,7 +176,7 @@ class Fit(_Frozen):
     accumulate: Count = 1
     """The rows of a step go through the network in so many parts; its gradient is the same."""
     threads: Count | None = None
-    seed: int = 0
+    seed: Seed = 0
     save_minutes: Annotated[float, Field(ge=0)] = 5.0
     """The state from which an interrupted run goes on is written so often; 0: after every step."""
 
@@ -253,6 +254,8 @@ class Job(_Frozen):
     def _has_what_it_needs(self) -> Self:
         if self.kafka is None and (self.feedback.ingest or self.feedback.manifest):
             raise ValueError("feedback can only be read from topics with `kafka`; or set feedback.data")
+        if self.fit.seed + self.gate.seeds - 1 > MOST_SEED:
+            raise ValueError(f"fit.seed: no {self.gate.seeds} seeds (gate.seeds) from {self.fit.seed} on; expected a lower one")
         return self
 
 

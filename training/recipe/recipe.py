@@ -17,10 +17,11 @@ from .keys.methods import Lora, MethodKey, MethodKeys, with_lora_apart
 from .keys.optimiser import FreezeKey, Optimiser
 from .keys.phases import Phase, leave_out
 from .keys.pretraining import Pretraining
-from .keys.reading import Count, Frozen, Positive, Share
+from .keys.reading import PAST, Count, Frozen, Positive, Share
+from .keys.seeds import Seed
 from .keys.self_training import SelfTraining
 from .keys.smaller import Smaller
-from .keys.tasks import PAST, Task
+from .keys.tasks import Task
 from .keys.teachers import TeachersKey
 from .keys.teachers import leave_out as leave_teachers_out
 from .keys.tune import Tune
@@ -102,8 +103,8 @@ class Recipe(Frozen):
     pooled: bool | Literal["distilled"] = False
     """Whether the exported graphs also give a vector of each text, by which answers from knowledge are found; `distilled`: one
     that stays as it was before the training."""
-    seed: int = 0
-    data_seed: int = 1
+    seed: Seed = 0
+    data_seed: Seed = 1
     """Draws validation shares and row caps, so that another `seed` sees the same split."""
     batch_size: Count = 32
     """Rows of a step in all, divided among the tasks by their shares."""

@@ -40,7 +40,7 @@ class SeededByTrial(BaseSampler):
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int, own: Mapping[str, Any]) -> None:
         self._make, self._seed, self._own = make, seed, own
-        self._inner = make(seed)
+        self._inner = make(seed % 2**32)  # numpy's older generators take no more
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._inner = self._make((self._seed * 1_000_003 + trial.number) % 2**32)

@@ -14,6 +14,8 @@ Text = Annotated[str, Field(min_length=1)]
 Label = Annotated[str, BeforeValidator(lambda v: trim_blanks(v) if isinstance(v, str) else v), Field(min_length=1)]
 """White space and invisible characters around a label are no part of it, in recipes as in data and in feedback."""
 
+PAST: Final = "past"
+"""Validation context: the recipe is that of a finished training. Keys without effect are left out."""
 HUB: Final = "hub:"
 """Begins a path that is no file: a data set of the hub."""
 

@@ -9,15 +9,13 @@ from ....runtime.model.kinds.registry import KINDS, TaskKind
 from ....schemas.manifest import AgentName, GenerationSpec, HeadForm, TaskSpec
 from .head import Head, describe_head
 from .objective import Objective
-from .reading import Count, Label, Positive, Reading, Share, Source, Sources, Text
+from .reading import PAST, Count, Label, Positive, Reading, Share, Source, Sources, Text
 from .thresholds import OutOfScope, ThresholdRule
 from .unused_keys import VALIDATION_SHARE, find_unused_key, without_key
 from .verbaliser import Verbaliser
 
 CONTEXT: Final = 3
 DECODER_LAYERS: Final = 3
-PAST: Final = "past"
-"""Validation context: the recipe is that of a finished training. Keys without effect are left out."""
 
 
 def _as_out_of_scope(value: Any) -> Any:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .reading import Count, Frozen, Positive
+from .seeds import Seed
 
 Number = int | float
 EXPECTED: Final = "expected `{low: 1, high: 9}` or a list of choices"
@@ -100,7 +101,7 @@ class Tune(Frozen):
     pruning: Literal["median", "halving", "none"] | None = None
     """Of trials that are worse at a scoring than others were. Without it `median`, with several objectives `none`."""
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int = 0
+    seed: Seed = 0
     """Of the sampler; trials are trained with the `seed` of the recipe."""
     storage: Annotated[str, Field(min_length=1)] | None = None
     """The URL of a database that several machines share, without a password, as recipes are copied into folders and pages;
