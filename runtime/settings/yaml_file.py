@@ -168,12 +168,17 @@ class YamlFile(Generic[M]):
 
     def _expected(self, found: str, place: Place) -> str:
         """Return what is to stand where a value of another type does, in words of YAML; nothing for errors of other kinds."""
-        if found in _NO_LIST:
-            return "expected a list"
-        if found not in _NO_MAPPING:
-            return ""
-        keys = ", ".join(sorted(_keys_at(self._kind, place))) if found != "dict_type" else ""
-        return f"expected a mapping with some of the keys {keys}" if keys else "expected a mapping"
+        expected = describe_type(found)
+        has_keys = found in _NO_MAPPING and found != "dict_type"
+        keys = ", ".join(sorted(_keys_at(self._kind, place))) if has_keys else ""
+        return f"{expected} with some of the keys {keys}" if keys else expected
+
+
+def describe_type(found: str) -> str:
+    """Return in words of YAML what is to stand where a validation error of this type is; nothing for errors of other kinds."""
+    if found in _NO_LIST:
+        return "expected a list"
+    return "expected a mapping" if found in _NO_MAPPING else ""
 
 
 def _find(node: yaml.Node | None, place: Place) -> tuple[int, str]:

@@ -28,7 +28,9 @@ def test_a_number_that_is_no_seed_is_refused_by_its_key(write_recipe: WriteRecip
     keys: dict[str, Any] = {key: seed}
     if key == "tune":
         keys = {"tune": {"space": {"dropout": [0.0, 0.1]}, "seed": seed}}
-    with pytest.raises(SetupError, match=rf"seed: expected a whole number from 0 to {MOST_SEED}, found {seed}$") as found:
+    with pytest.raises(
+        SetupError, match=rf"seed: expected a whole number from 0 to {MOST_SEED}, found {seed}$"
+    ) as found:
         load_recipe(write_recipe(**keys))
     assert "\n" not in str(found.value)
 
@@ -40,9 +42,7 @@ def test_the_recipe_of_a_finished_training_is_read_with_the_seed_that_it_had(wri
 @pytest.mark.parametrize(("seed", "seeds"), [(-1, 1), (2**63, 1), (MOST_SEED, 2)])
 def test_so_is_one_of_a_job(tmp_path: Path, seed: int, seeds: int) -> None:
     job = tmp_path / "job.yaml"
-    job.write_text(
-        f"model: {{folder: m}}\nfeedback: {{data: d}}\nfit: {{seed: {seed}}}\ngate: {{seeds: {seeds}}}\n"
-    )
+    job.write_text(f"model: {{folder: m}}\nfeedback: {{data: d}}\nfit: {{seed: {seed}}}\ngate: {{seeds: {seeds}}}\n")
     with pytest.raises(SetupError, match=r"fit\.seed: (expected a whole number|no 2 seeds)"):
         read_job(job)
 

@@ -301,7 +301,7 @@ def test_a_storage_that_cannot_be_used_is_one_line_that_says_what_to_do(
         patch.setitem(sys.modules, "psycopg", None)
         assert "a study on a server needs psycopg: pip install 'murmura[postgresql]'" in refused(good)
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    try_storage(place_of(f"postgresql://{USER}@127.0.0.1:{server.port}/postgres", tmp_path))
+    try_storage(place_of(f"postgresql://{USER}@127.0.0.1:{server.port}/postgres", tmp_path), tmp_path)
     server.run("CREATE ROLE poor LOGIN PASSWORD 'secret'")
     poor = f"postgresql://poor:secret@127.0.0.1:{server.port}/postgres"
     plan = open_plan(recipe, few, tmp_path / "study", storage=poor, say=lambda line: None)

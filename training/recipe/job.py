@@ -255,7 +255,9 @@ class Job(_Frozen):
         if self.kafka is None and (self.feedback.ingest or self.feedback.manifest):
             raise ValueError("feedback can only be read from topics with `kafka`; or set feedback.data")
         if self.fit.seed + self.gate.seeds - 1 > MOST_SEED:
-            raise ValueError(f"fit.seed: no {self.gate.seeds} seeds (gate.seeds) from {self.fit.seed} on; expected a lower one")
+            raise ValueError(
+                f"fit.seed: no {self.gate.seeds} seeds (gate.seeds) from {self.fit.seed} on; expected a lower one"
+            )
         return self
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy.engine import URL
 
@@ -11,12 +12,15 @@ from ..compute.device import free_threads
 from ..recipe.keys.tune import Tune
 from ..recipe.recipe import Recipe, load_recipe
 from ..run_folders.run_folder import RunFolder
+from .ends import prepare_ends
 from .results import BEST
-from .space import Space, list_ends, open_space
+from .space import Space, open_space
 from .storage import place_of, try_storage
-from .trial import MEAN, Materials, digest_scored
+from .trial import MEAN, Materials
 
 Say = Callable[[str], None]
+_VARYING: Final = ("budget", "phases")
+"""Keys of a space with which trials may be scored oftener than the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,22 @@ def open_plan(path: Path, data: Path, out: Path, *, storage: str | None = None, 
             f"{path}: a study in {out} writes the recipes of its best trials there; give --out another folder"
         )
     place = place_of(tune.storage if storage is None else storage, out)
-    try_storage(place)
+    try_storage(place, out)
     objectives = list_objectives(recipe, tune)
     if len(objectives) > 1 and tune.pruning not in {None, "none"}:
         raise recipe.refusal(("tune", "pruning"), f"{tune.pruning} compares one figure, found {len(objectives)}")
+    if tune.pruning not in {None, "none"} and _is_scored_once(recipe, tune):
+        raise recipe.refusal(
+            ("tune", "pruning"),
+            f"{tune.pruning} ends no trial before its only scoring, which is its end; raise `budget.evaluations`, or leave it out",
+        )
     # Trials that are computed with other threads give other last digits.
     recipe = recipe if recipe.threads else recipe.model_copy(update={"threads": free_threads()})
-    plan = Plan(path, recipe, tune, open_space(recipe, tune), data, out, objectives, Materials(data, out), place)
+    space = open_space(recipe, tune)
+    plan = Plan(path, recipe, tune, space, data, out, objectives, Materials(data, out), place)
     if anew := plan.space.read_anew:
         say(f"rows are read anew where a trial has another value: {', '.join(anew)}")
-    _prepare_ends(plan)
+    prepare_ends(space, plan.materials, RunFolder(out / "trials" / "none"), say)
     return plan
 
 
@@ -81,16 +91,7 @@ def list_objectives(recipe: Recipe, tune: Tune) -> list[str]:
     return list(named)
 
 
-def _prepare_ends(plan: Plan) -> None:
-    """Make the run of the recipe and of each end of the space: what the encoder or the machine refuses is found now."""
-    folder = RunFolder(plan.out / "trials" / "none")
-    scored = digest_scored(plan.materials.prepare(plan.recipe, folder))
-    for key, value in list_ends(plan.space):
-        try:
-            run = plan.materials.prepare(plan.space.recipe_of({key: value}), folder)
-        except SetupError as error:
-            raise plan.space.refusal(key, f"{value!r} is refused: {error}") from None
-        if digest_scored(run) != scored:
-            problem = f"with {value!r} figures are of other validation rows than the recipe's, and cannot be compared"
-            raise plan.space.refusal(key, f"{problem}; name `validation` rows, or leave the key out")
-    plan.materials.prepare(plan.recipe, folder)
+def _is_scored_once(recipe: Recipe, tune: Tune) -> bool:
+    """Return whether no training of a study scores its validation rows before its end."""
+    has_phases = bool(recipe.phases) or recipe.self_training is not None
+    return recipe.budget.evaluations == 1 and not has_phases and not any(key.startswith(_VARYING) for key in tune.space)

@@ -1,7 +1,7 @@
 """The space of a study: which places of the recipe it changes, the values there, and which of them change what is read. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ...runtime.errors import SetupError
-from ...runtime.settings.yaml_file import Place
+from ...runtime.settings.yaml_file import Place, describe_type
 from ..recipe.keys.tune import Dimension, Tune
 from ..recipe.recipe import Recipe
 
@@ -34,6 +34,9 @@ _TRAINING_OF_TASKS: Final = frozenset(
         *("default_for", "open"),
     }
 )
+_OF_NO_FIGURE: Final = frozenset({"description", "attribution", "pooled", "allow_unknown"})
+_OF_NO_FIGURE_OF_TASKS: Final = frozenset({"default_for", "open"})
+"""Keys that change nothing which validation rows are scored by."""
 _BUDGET_OF_DATA: Final = "validation_rows"
 _ABOUT_THE_BUDGET: Final = ("trials", "minutes", "storage", "failures")
 """Keys of `tune` that may change while a study goes on."""
@@ -130,6 +133,9 @@ def _find_place(space: Space, key: str) -> Place:
     rest = key
     while rest:
         part = _first_part(node, rest)
+        if node is None and place and part.isdecimal():
+            above = ".".join(map(str, place))
+            raise space.refusal(key, f"the recipe has no list `{above}` to count in; write it out in the recipe")
         if isinstance(node, list):
             if not part.isdecimal() or int(part) >= len(node):
                 raise space.refusal(key, f"expected a number below {len(node)} in place of {part!r}")
@@ -151,6 +157,8 @@ def _first_part(node: Any, rest: str) -> str:
 def _refuse_place(space: Space, key: str, place: list[int | str]) -> None:
     if place[0] in _OF_THE_STUDY and (place[0] != "tasks" or len(place) < 3):
         raise space.refusal(key, f"a trial cannot change `{place[0]}`; expected a key of the training")
+    if (name := _name_without_effect(place)) is not None:
+        raise space.refusal(key, f"a trial's figure does not depend on `{name}`; leave it out")
     if place[0] == "tasks" and place[1] not in space.recipe.tasks:
         raise space.refusal(key, f"no task {place[1]}; expected one of {', '.join(space.recipe.tasks)}")
     if place[0] == "tasks" and place[2] in {"skip", "kind", "test", "reports"}:
@@ -162,6 +170,12 @@ def _refuse_place(space: Space, key: str, place: list[int | str]) -> None:
         if node is not None and not isinstance(node, dict | list):
             above = ".".join(map(str, place[:at]))
             raise space.refusal(key, f"`{above}` is {node!r} in the recipe, which has no keys")
+
+
+def _name_without_effect(place: Sequence[int | str]) -> int | str | None:
+    if place[0] == "tasks" and len(place) > 2:
+        return place[2] if place[2] in _OF_NO_FIGURE_OF_TASKS else None
+    return place[0] if place[0] in _OF_NO_FIGURE else None
 
 
 def _get(node: Any, place: Place) -> Any:
@@ -207,6 +221,6 @@ def _explain(error: ValidationError, place: Place) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
         return f"the recipe has no key `{'.'.join(map(str, first['loc']))}`"
-    said = str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    said = describe_type(first["type"]) or str(first["msg"]).removeprefix("Value error, ").replace("\n", " ")
     where = ".".join(map(str, first["loc"]))
     return said if first["loc"] == place or not where else f"{where}: {said}"

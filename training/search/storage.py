@@ -1,5 +1,6 @@
 """Where a study is kept: a file of SQLite, or a PostgreSQL server that several machines share. What goes wrong there is one line without passwords."""
 
+import os
 import re
 import threading
 import time
@@ -31,6 +32,8 @@ _CONNECT_S: Final = 15
 _TURN_S: Final = 30
 """A process that stands still in its turn loses it after so long."""
 _SQLITE_WAIT_S: Final = 60
+_SQLITE: Final = b"SQLite format 3\0"
+"""The beginning of its files."""
 _OPENINGS: Final = 5
 _POSTGRESQL: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _EXPECTED: Final = "expected postgresql://USER@HOST/NAME or sqlite:///FILE"
@@ -70,15 +73,38 @@ def show_url(url: URL) -> str:
     return shown.render_as_string(hide_password=True)
 
 
-def try_storage(url: URL) -> None:
-    """Connect to a server, and write nothing. SetupError where it cannot be reached."""
+def try_storage(url: URL, out: Path) -> None:
+    """Connect to a server, or look at a file and where it is to lie, and write nothing. SetupError where it cannot be used.
+
+    `out` is the study's folder, which is made later.
+    """
     if url.get_backend_name() == "sqlite":
+        if not url.query and (why := _find_problem(Path(url.database or ""), out)):
+            raise SetupError(f"{show_url(url)}: the storage of the study cannot be used: {why}")
         return
     with _contained(url):
         engine = create_engine(url, connect_args=_connect_args(url))
         with engine.connect():
             pass
         engine.dispose()
+
+
+def _find_problem(file: Path, out: Path) -> str:
+    """Return why a file cannot be that of a study; nothing where it can."""
+    if file.is_dir():
+        return "a folder, expected a file"
+    if file.exists():
+        if not os.access(file, os.R_OK | os.W_OK):
+            return "this user may not read and write the file"
+        with file.open("rb") as opened:
+            begins = opened.read(len(_SQLITE))
+        return "" if begins in {b"", _SQLITE} else "the file is no database of SQLite"
+    folder = file.resolve().parent
+    if folder == out.resolve():
+        folder = next(each for each in (folder, *folder.parents) if each.exists())
+    if not folder.is_dir():
+        return f"{folder} is a file, expected a folder" if folder.exists() else f"there is no folder {folder}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"this user may not write into {folder}"
 
 
 @contextmanager

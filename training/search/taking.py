@@ -143,11 +143,11 @@ class Taking:
         plan = self._plan
         self._scorings: list[list[float]] = []
 
-        def look(scoring: int, reached: list[float]) -> None:
+        def look(scoring: int, reached: list[float], is_last: bool = False) -> None:
             self._scorings.append(reached)
             if len(reached) == 1:
                 trial.report(reached[0], scoring)
-                if trial.should_prune():
+                if trial.should_prune() and not is_last:  # which is trained: nothing would be saved
                     raise optuna.TrialPruned
 
         try:

@@ -17,6 +17,7 @@ from ..fit.loop import Progress, finish_best, open_run, train_all
 from ..fit.probe.head_start import begin_learning
 from ..fit.probe.probe import Probe, probe_tasks
 from ..fit.progress.validation import compared_by
+from ..fit.record import is_interrupted
 from ..fit.setup import Fitting, Material, read_material, sample
 from ..fit.steps.failed_step import NotFinite, save_rows
 from ..prepare.data_report import TaskReport
@@ -114,10 +115,11 @@ def take_trial(
     objectives: list[str],
     *,
     failed: Path,
-    on_scores: Callable[[int, list[float]], None],
+    on_scores: Callable[[int, list[float], bool], None],
     on_progress: Callable[[Progress], None],
 ) -> Outcome:
-    """Train a recipe, the file `path`. `on_scores` is called with number and objectives at each scoring, and may raise.
+    """Train a recipe, the file `path`. `on_scores` is called with number and objectives at each scoring, and whether it is the
+    last one, behind which no step is taken; it may raise.
 
     Raises TrialFailed where this trial cannot be trained, and others might. The rows of a step whose loss or gradient is not finite
     are written to `failed`.
@@ -129,7 +131,8 @@ def take_trial(
         on_progress(progress)
         if progress.metrics:
             scored += 1
-            on_scores(scored, values_of(progress.metrics, run.validation_rows, objectives))
+            reached = values_of(progress.metrics, run.validation_rows, objectives)
+            on_scores(scored, reached, not is_interrupted(run))
 
     try:
         with memory_of("", LOWER):
