@@ -38,10 +38,12 @@ def refuse_first(recipe: Path, data: Path) -> None:
         raise SetupError(problem)
 
 
-def test_labels_take_over_from_the_teacher_linearly_in_the_first_phase() -> None:
+def test_labels_take_over_from_the_teacher_linearly_in_the_first_phase_of_a_task() -> None:
     teachers = Teachers(models="m")
     assert [teachers.gold_at(0, step, 5) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
     assert teachers.gold_at(1, 0, 5) == 1
+    assert [teachers.gold_at(0, step, 2) for step in range(3)] == [0, 1, 1]
+    assert [teachers.gold_at(0, step, 1) for step in range(2)] == [0, 1], "else it would teach nothing"
     assert [Teachers(models="m", gold=0.5).gold_at(0, step, 3) for step in range(3)] == [0.5] * 3
 
 

@@ -53,11 +53,7 @@ def begins_from_probe(recipe: Recipe, data: TaskData, known: Sequence[str] | Non
         goes_on
         or (data.form_of_head is not None and not data.form_of_head.distance)
         or any(example.soft for example in data.train)
-        or (
-            recipe.teachers is not None
-            and recipe.teachers.teaches(data.name)
-            and data.name not in list_untaught(recipe)
-        )
+        or (recipe.teachers is not None and recipe.teachers.teaches(data.name))
         or reason_against(recipe, data)
         or not data.kind.is_regression
     ):

@@ -46,12 +46,12 @@ class Teachers(Frozen):
 
     def gold_at(self, before: int, step: int, steps: int) -> float:
         """Return the share of the label before a step is taken, of 0 to `steps` - 1 of a phase: linear in the first phase that
-        teaches the task, then as at its end. So many phases taught it `before`.
+        teaches the task, then as at its end; of a single step as at the beginning. So many phases taught it `before`.
         """
         first, last = self.gold
-        if before or step >= steps - 1:
+        if before or step >= max(1, steps - 1):
             return last
-        return first + (last - first) * step / (steps - 1)
+        return first + (last - first) * step / max(1, steps - 1)
 
 
 def leave_out(teachers: Teachers | None, tasks: Collection[str]) -> Teachers | None:
