@@ -23,6 +23,7 @@ from murmura.training.recipe.keys.tasks import Task
 from murmura.training.recipe.recipe import load_recipe
 from murmura.training.suggest import states
 from murmura.training.suggest.choose import Choice, Wanted
+from murmura.training.suggest.idle_options import find_idle_options
 from murmura.training.suggest.k_centre import choose_centres
 from murmura.training.suggest.pool import Candidate, Pool
 from murmura.training.suggest.strategy import Strategy, Tokens
@@ -247,8 +248,31 @@ def test_the_run_of_another_model_is_refused(tiny: Path, run: Path, texts: Path,
 
 
 @pytest.mark.parametrize(
+    ("names", "strategy", "live", "refused"),
+    [
+        ({"agents", "latest", "per_minute", "bootstrap"}, Strategy.MARGIN, False, 4),
+        ({"agents", "latest", "per_minute", "bootstrap"}, Strategy.MARGIN, True, 0),
+        ({"text", "label"}, Strategy.MARGIN, True, 2),
+        ({"run", "sample", "seed", "text", "label"}, Strategy.ENTROPY, False, 3),
+        ({"tokens"}, Strategy.DISAGREEMENT, False, 0),
+        ({"run", "sample", "seed"}, Strategy.K_CENTRE, False, 0),
+        ({"run", "sample", "seed", "tokens"}, Strategy.RANDOM, False, 3),
+        ({"run", "sample", "seed", "tokens"}, Strategy.DISAGREEMENT, False, 1),
+        ({"count", "task", "model", "device", "config"}, Strategy.RANDOM, True, 0),
+    ],
+)
+def test_options_without_effect_are_counted(names: set[str], strategy: Strategy, live: bool, refused: int) -> None:
+    assert len([*find_idle_options(names, strategy, live=live)]) == refused
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--agent", "x"], "--agent has no effect without --live"),
+        (["--per-minute", "60"], "--per-minute has no effect without --live"),  # the default, said all the same
+        (["--run", "nowhere"], "--run has no effect with --strategy margin; it acts with k-centre and disagreement"),
+        (["--sample", "5"], "--sample has no effect with --strategy margin; it acts with k-centre"),
+        (["--tokens", "mean"], "--tokens has no effect on intent, a task of kind classification"),
         (["--task", "intents"], "no task 'intents'"),
         (["--task", "intent", "--out", "next.csv.gz"], "expected a file that ends with .csv or .jsonl"),
         ([], "name one by --task"),
@@ -259,4 +283,11 @@ def test_the_run_of_another_model_is_refused(tiny: Path, run: Path, texts: Path,
 def test_what_cannot_be_suggested_is_refused_in_a_line(
     tiny: Path, texts: Path, tmp_path: Path, more: list[str], message: str
 ) -> None:
+    if message.startswith("--") and "--task" not in more:
+        more = ["--task", "intent", *more]
     assert message in refused_here("suggest", texts, "--model", tiny, "--out", tmp_path / "next.csv", *more)
+
+
+def test_live_requests_have_no_columns(tiny: Path) -> None:
+    asked = ("suggest", "--live", "--model", tiny, "--task", "intent", "--text", "body")
+    assert "--text has no effect with --live" in refused_here(*asked)

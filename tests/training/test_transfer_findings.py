@@ -32,7 +32,7 @@ from murmura.training.transfer.plan import (
     refuse_recipe,
 )
 from murmura.training.transfer.results import Result, as_json, as_markdown
-from murmura.training.transfer.run import open_study
+from murmura.training.transfer.run import describe_teachers, open_study
 
 ROWS = {"intent": 400, "places": 100}
 TWO = {name: RECIPE["tasks"][name] for name in ROWS}
@@ -178,6 +178,14 @@ def test_a_recipe_with_nothing_to_compare_is_refused(
     with pytest.raises(SetupError, match=said) as caught:
         refuse_recipe(load_recipe(write_recipe(**{"tasks": TWO, **changes})), [0, 1])
     assert "\n" not in str(caught.value)
+
+
+def test_that_a_task_alone_has_no_teacher_is_said(write_recipe: WriteRecipe, tmp_path: Path) -> None:
+    assert describe_teachers(load_recipe(write_recipe())) == []
+    (line,) = describe_teachers(load_recipe(write_recipe(teachers=str(tmp_path))))
+    assert line == (
+        "The joint training has teachers, and the single ones have none: what the teachers teach is part of the difference."
+    )
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

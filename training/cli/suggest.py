@@ -9,6 +9,7 @@ from ...runtime.cli import options as cli_options
 from ...runtime.errors import SetupError
 from ...runtime.spelling import suggest as suggest_name
 from ..recipe.keys.seeds import MOST_SEED
+from ..suggest.idle_options import find_idle_options
 from ..suggest.strategy import Strategy, Tokens
 from .needs import need_training
 
@@ -23,6 +24,7 @@ PASSES = 10
 
 
 def suggest(
+    context: typer.Context,
     model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="The model that is to learn.")],
     texts: Annotated[
         Path | None, typer.Argument(metavar="TEXTS", help="A CSV, JSON lines, or plain text with a text a line.")
@@ -84,12 +86,20 @@ def suggest(
     from ...runtime.model.deltas.assembled import resolve
     from ...runtime.model.model import Model
     from ..suggest.choose import Wanted
+    from ..suggest.judge import is_by_token
     from ..suggest.rows import Form
 
+    given = _list_given(context)
+    for problem in find_idle_options(given, strategy, live=live):
+        raise SetupError(problem)
     settings = cli_options.settings(config, bootstrap=bootstrap, device=device)
     _check_ways(texts, out, live=live, labelled=labelled)
     opened = Model.load(resolve(model), device=settings.model.device)
     spec = find_task(opened, task)
+    if "tokens" in given and not is_by_token(spec):
+        raise SetupError(
+            f"--tokens has no effect on {spec.name}, a task of kind {spec.kind}: it acts where each token has an answer"
+        )
     wanted = Wanted(spec, strategy, count, tokens, sample, seed)
     if texts is not None and out is not None:
         form = Form(spec, text, label)
@@ -99,6 +109,12 @@ def suggest(
 
         passes = _open_passes(run, opened, wanted)
         suggest_live(settings, agents or [], wanted, opened, passes, latest=latest, per_minute=per_minute)
+
+
+def _list_given(context: typer.Context) -> set[str]:
+    """Return the names of the parameters that the command line sets."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _check_ways(texts: Path | None, out: Path | None, *, live: bool, labelled: list[Path] | None) -> None:

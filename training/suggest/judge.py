@@ -28,11 +28,17 @@ Array = NDArray[Any]
 _FORMS: Final = {AnswerForm.LABEL, AnswerForm.LABELS, AnswerForm.SPANS}
 
 
+def is_by_token(spec: TaskSpec) -> bool:
+    """Return whether a task answers each token."""
+    return kind_of(spec).form is AnswerForm.SPANS
+
+
 class Judge:
     """Judges answers of one task. Raises SetupError for a task of a kind that has no scores to judge by."""
 
     def __init__(self, spec: TaskSpec, strategy: Strategy, tokens: Tokens) -> None:
-        self._form, self._strategy, self._tokens = kind_of(spec).form, strategy, tokens
+        self._spec, self._form = spec, kind_of(spec).form
+        self._strategy, self._tokens = strategy, tokens
         if self._form not in _FORMS or kind_of(spec).generates:
             raise SetupError(
                 f"task {spec.name} is of kind {spec.kind}; texts are suggested for labels, several labels and spans"
@@ -44,7 +50,7 @@ class Judge:
     @property
     def by_token(self) -> bool:
         """Whether the task answers each token."""
-        return self._form is AnswerForm.SPANS
+        return is_by_token(self._spec)
 
     def judge(self, logits: Array, is_special: Array) -> float:
         """Return the usefulness of a text by its logits [C], for tagging [S, C] with `is_special` [S]; by disagreement those of

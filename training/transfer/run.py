@@ -89,6 +89,7 @@ def describe_plan(study: Study) -> list[str]:
             left.append(each)
             state = "goes on" if was_begun(study.folder(each)) else "to be taken"
         lines.append(f"{each.title}: {state}")
+    lines += describe_teachers(study.recipe)
     lines.append(f"{len(trainings)} trainings, {len(left)} of them to be taken")
     if left:
         speed = measure_speed(study.recipe, study.data)
@@ -133,7 +134,8 @@ def compare_trainings(study: Study, taken: Mapping[Training, Taken]) -> Result:
     losses = {each: last_losses(found) for each, found in curves.items()}
     with_losses = [_with_losses(each, losses) for each in transfers]
     affinities = gather_affinities(mean_cosines(found) for each, found in curves.items() if each.task is None)
-    notes = [
+    notes = [*describe_teachers(study.recipe)]
+    notes += [
         f"{each.task} has no test part: it is compared on its validation rows, which chose the checkpoints."
         for each in transfers
         if each.set == VALIDATION
@@ -142,6 +144,15 @@ def compare_trainings(study: Study, taken: Mapping[Training, Taken]) -> Result:
     return Result(
         study.recipe.name, study.seeds, with_losses, affinities, costs, advise(with_losses, affinities), notes
     )
+
+
+def describe_teachers(recipe: Recipe) -> list[str]:
+    """Return a line where the tasks have teachers, which a task alone has not."""
+    if recipe.teachers is None:
+        return []
+    return [
+        "The joint training has teachers, and the single ones have none: what the teachers teach is part of the difference."
+    ]
 
 
 def _set_of(data: TaskData) -> AskedSet:
