@@ -89,8 +89,9 @@ def test_a_frozen_encoder_reads_each_text_once_and_the_head_learns_the_same(
 def test_other_limits_and_a_model_that_has_all_are_refused_before_the_first_step(
     reply_desk: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
+    recipe = write_recipe(tasks={"topics": TOPICS}, budget={"evaluations": 1})
     with pytest.raises(SetupError, match="max_tokens: 24, but the tasks that stay read 32 tokens: write 32"):
-        fit(write_recipe(tasks={"topics": TOPICS}), reply_desk, tmp_path / "run", add_to=reply_desk / "desk")
+        fit(recipe, reply_desk, tmp_path / "run", add_to=reply_desk / "desk")
     with pytest.raises(SetupError, match="has every task of the recipe: there is none to add"):
         fit(write_recipe(tasks={"reply": TASK}), reply_desk, tmp_path / "run", add_to=reply_desk / "desk")
 

@@ -1,4 +1,4 @@
-"""A key that has no effect beside the others is refused by name before a training, with its line; one of a shared recipe is said."""
+"""A key that has no effect beside the others is refused by name before a training, with its line."""
 
 import json
 from collections.abc import Callable
@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_in_process import run_here
-from tiny_replies import TASK as REPLY
-from tiny_training import RECIPE, rows, write_jsonl
+from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
 from murmura.training.fit.check_data import refuse_recipe
-from murmura.training.recipe.idle.keys import describe_idle_keys, without_idle_keys
+from murmura.training.recipe.idle.keys import without_idle_keys
 from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.recipe import Recipe, load_recipe
 
@@ -31,6 +29,12 @@ def phases(*given: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": f"p{at}", **phase} for at, phase in enumerate(given)]
 
 
+def own(**keys: Any) -> dict[str, Any]:
+    """Two tasks that both have these keys."""
+    return {name: {**task, **keys} for name, task in TWO.items()}
+
+
+LEFT_OUT = {"train": "x.csv", "skip": True}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two lengths": ({"budget": {"epochs": 2, "steps": 9}}, r"budget\.epochs: has no effect beside `budget\.steps`"),
     "two lengths beside self-training with its own": (
@@ -40,6 +44,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two lengths beside self-training of a task with its own": (
         {"budget": {"epochs": 2, "steps": 9}, "self_training": {"texts": "x.txt"}, "tasks": with_key(epochs=3)},
         r"budget\.epochs: has no effect beside `budget\.steps`",
+    ),
+    "epochs where each task has its own": (
+        {"budget": {"epochs": 2}, "tasks": own(epochs=3)},
+        r"budget\.epochs: has no effect: every task has its own",
+    ),
+    "epochs where each task has its own, and a phase goes by epochs": (
+        {"budget": {"epochs": 2}, "tasks": own(epochs=3), "phases": phases({}, {"tasks": ["intent"], "steps": 3})},
+        r"budget\.epochs: has no effect: every task has its own",
+    ),
+    "label_smoothing where each task has its own": (
+        {"label_smoothing": 0.1, "tasks": own(label_smoothing=0.0)},
+        r"label_smoothing: has no effect: every task has its own",
     ),
     "two lengths of a pre-training": (
         {"pretrain": {"epochs": 2, "steps": 9}},
@@ -78,6 +94,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"budget": {"patience": 2}, "phases": phases({"patience": 1}, {"evaluations": 3})},
         r"budget\.patience: 2 ends nothing before the last of 3",
     ),
+    "patience that each phase has": (
+        {"budget": {"patience": 1}, "phases": phases({"patience": 1}, {"evaluations": 4, "patience": 2})},
+        r"budget\.patience: has no effect: every phase has its own",
+    ),
+    "evaluations that each phase has": (
+        {"budget": {"evaluations": 5}, "phases": phases({"evaluations": 1}, {"evaluations": 4})},
+        r"budget\.evaluations: has no effect: every phase has its own",
+    ),
+    "a freeze that each phase has": (
+        {"freeze": 1, "phases": phases({"freeze": "encoder"}, {"freeze": "embeddings"})},
+        r"freeze: has no effect: every phase has its own",
+    ),
+    "encoder_lr that each phase has which trains the encoder": (
+        {
+            "optimiser": {"encoder_lr": 1e-3},
+            "phases": phases({"freeze": "encoder"}, {"optimiser": {"encoder_lr": 1e-4}}),
+        },
+        r"optimiser\.encoder_lr: has no effect: every phase that trains the encoder has its own",
+    ),
     "held_rows in a phase of all tasks": (
         {"phases": phases({"held_rows": 0.2})},
         r"phases\.held_rows: has no effect: the phase teaches every task",
@@ -98,6 +133,49 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "few_rows from scratch": (
         {"encoder": RECIPE["encoder"], "few_rows": 5},
         r"few_rows: has no effect with an encoder from scratch",
+    ),
+    "few_rows of tags alone": (
+        {"few_rows": 5, "tasks": {"places": TASKS["places"]}},
+        r"few_rows: has no effect: only the linear head of a classification without a teacher begins from the probe",
+    ),
+    "few_rows of a head of another form": (
+        {"few_rows": 5, "tasks": with_key(head={"hidden": 8})},
+        r"few_rows: has no effect: only the linear head",
+    ),
+    "few_rows beside teachers of all tasks": (
+        {"few_rows": 5, "teachers": {"intent": "a", "places": "b"}},
+        r"few_rows: has no effect: only the linear head",
+    ),
+    "few_rows of a smaller model": (
+        {"encoder": None, "few_rows": 5, "smaller": {"teacher": "a", "layers": 1}},
+        r"few_rows: has no effect: only the linear head",
+    ),
+    **{
+        f"{key} where no label is read": (
+            {"teachers": {"models": "a", "gold": 0}, "tasks": {**TWO, **with_key(**{key: value})}},
+            rf"tasks\.intent\.{key}: has no effect beside `gold: 0`: the task learns answers alone",
+        )
+        for key, value in (("class_weights", "balanced"), ("focal", 2), ("label_smoothing", 0.1))
+    },
+    "focal of a smaller model that learns answers alone": (
+        {"encoder": None, "smaller": {"teacher": "a", "layers": 1, "gold": 0}, "tasks": with_key(focal=2)},
+        r"tasks\.intent\.focal: has no effect beside `gold: 0`",
+    ),
+    "label_smoothing where no label is read": (
+        {
+            "teachers": {"models": {"places": "a"}, "gold": 0},
+            "label_smoothing": 0.1,
+            "tasks": {**TWO, **with_key(label_smoothing=0.2)},
+        },
+        r"label_smoothing: has no effect beside `gold: 0`: places learns answers alone",
+    ),
+    "weight of a label that is out of scope by distance": (
+        {"tasks": with_key(out_of_scope={"label": "far", "by": "distance"}, class_weights={"far": 3, "lost": 2})},
+        r"tasks\.intent\.class_weights\.far: has no effect: far is out of scope by distance",
+    ),
+    "weights.cosine beside a method that combines gradients": (
+        {"weights": {"method": "pcgrad", "cosine": "encoder"}},
+        r"weights\.cosine: has no effect: pcgrad compares gradients over the whole encoder in each step",
     ),
     **{
         f"freeze: embeddings with {method}": (
@@ -133,8 +211,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "phases": phases({"steps": 3}),
     },
     "epochs that a phase goes by": {"budget": {"epochs": 2}, "phases": phases({"steps": 2}, {})},
-    "epochs that self-training goes by": {
-        "budget": {"epochs": 2},
+    "epochs of a task that self-training goes by": {
         "tasks": with_key(epochs=3),
         "phases": phases({"steps": 2}),
         "self_training": {"texts": "x.txt"},
@@ -142,6 +219,88 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "two lengths, of which self-training goes by the passes": {
         "budget": {"epochs": 2, "steps": 9},
         "self_training": {"texts": "x.txt"},
+    },
+    "what self-training takes of the recipe": {
+        "budget": {"epochs": 2, "evaluations": 5, "patience": 1},
+        "freeze": 1,
+        "optimiser": {"encoder_lr": 1e-3},
+        "phases": phases(
+            {"steps": 2, "evaluations": 4, "patience": 2, "freeze": 0, "optimiser": {"encoder_lr": 1e-4}},
+        ),
+        "self_training": {"texts": "x.txt"},
+    },
+    "what a phase without its own takes of the recipe": {
+        "budget": {"epochs": 2, "evaluations": 5, "patience": 1},
+        "freeze": 1,
+        "optimiser": {"encoder_lr": 1e-3},
+        "phases": phases(
+            {"epochs": 2, "evaluations": 4, "patience": 2, "freeze": 0, "optimiser": {"encoder_lr": 1e-4}}, {}
+        ),
+    },
+    "what a phase of a task that is left out takes of the recipe": {
+        "budget": {"epochs": 2, "evaluations": 5, "patience": 1},
+        "freeze": 1,
+        "optimiser": {"encoder_lr": 1e-3},
+        "tasks": {**TWO, "other": LEFT_OUT},
+        "phases": phases(
+            {"epochs": 2, "evaluations": 4, "patience": 2, "freeze": 0, "optimiser": {"encoder_lr": 1e-4}},
+            {"tasks": ["other"]},
+        ),
+    },
+    "what a task that is left out takes of the recipe": {
+        "budget": {"epochs": 2},
+        "label_smoothing": 0.1,
+        "few_rows": 5,
+        "tasks": {
+            "places": {**TASKS["places"], "epochs": 2, "label_smoothing": 0.2},
+            "other": LEFT_OUT,
+        },
+    },
+    "an encoder_lr that another optimiser needs": {
+        "optimiser": {"method": "sgd", "encoder_lr": 0.1, "head_lr": 0.1},
+        "phases": phases({"optimiser": {"encoder_lr": 1e-4}}),
+    },
+    "the epochs and the label_smoothing of one task": {
+        "budget": {"epochs": 2},
+        "label_smoothing": 0.1,
+        "tasks": {**TWO, **with_key(epochs=3, label_smoothing=0.2)},
+    },
+    "few_rows of one task without a teacher": {"few_rows": 5, "teachers": {"places": "a"}},
+    "few_rows of a task that no phase teaches": {
+        "few_rows": 5,
+        "teachers": "a",
+        "phases": phases({"tasks": ["places"]}),
+    },
+    "few_rows of a head by distance": {
+        "few_rows": 5,
+        "tasks": with_key(out_of_scope={"label": "far", "by": "distance"}, class_weights={"lost": 2}),
+    },
+    "labels that are read later, or by another task": {
+        "teachers": {"models": {"places": "a"}, "gold": 0},
+        "label_smoothing": 0.1,
+        "tasks": {**TWO, **with_key(focal=2, class_weights="balanced")},
+    },
+    "labels at the end": {
+        "teachers": {"models": "a", "gold": [0, 0.5]},
+        "label_smoothing": 0.1,
+        "tasks": {**TWO, **with_key(focal=2)},
+    },
+    "labels of self-training": {
+        "teachers": {"models": "a", "gold": 0},
+        "tasks": {**TWO, **with_key(focal=2)},
+        "self_training": {"texts": "x.txt"},
+    },
+    "smoothing that is switched off": {
+        "teachers": {"models": "a", "gold": 0},
+        "tasks": own(label_smoothing=0.0),
+    },
+    "weights.cosine with one task, whose norm is over these parameters": {
+        "weights": {"cosine": "encoder"},
+        "tasks": ONE,
+    },
+    "weights.cosine in a phase of one task": {
+        "weights": {"method": "pcgrad", "cosine": "encoder"},
+        "phases": phases({}, {"tasks": ["intent"]}),
     },
     "patience": {"budget": {"evaluations": 4, "patience": 2}},
     "patience that one phase can reach": {
@@ -175,44 +334,13 @@ def test_a_key_that_acts_is_not(write_recipe: WriteRecipe, case: str) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_recipe_that_is_made_from_it_has_no_such_key(case: str) -> None:
     keys, _ = REFUSED[case]
-    document = json.loads(json.dumps({**BASE, "tasks": TWO, **keys}))
+    given = {key: value for key, value in {**BASE, "tasks": TWO, **keys}.items() if value is not None}
+    document = json.loads(json.dumps(given))
     if "temperature" in document:
         document["sampling"] = {"method": "temperature", "temperature": document.pop("temperature")}
     made = without_idle_keys(document)
     assert without_idle_keys(made) == made
     assert (made == document) == case.startswith("freeze"), "methods are refused apart"
-
-
-def test_what_a_shared_recipe_says_in_vain_is_said(write_recipe: WriteRecipe) -> None:
-    assert describe_idle_keys(load_recipe(write_recipe(**BASE, lora={"decoder_rank": 8}, hold={"weight": 2}))) == [
-        "note: `lora.decoder_rank` has no effect: no task writes replies",
-        "note: `hold` has no effect: no row is marked `soft`, and no phase holds other tasks",
-    ]
-    soft = {"intent": {**TASKS["intent"], "train": {"path": "train.jsonl", "soft": "all"}}, "reply": REPLY}
-    held = {"tasks": TWO, "phases": phases({"tasks": ["intent"]}, {})}
-    for keys in ({"tasks": soft, "lora": {"decoder_rank": 8}}, held):
-        assert describe_idle_keys(load_recipe(write_recipe(**{**BASE, "hold": {"weight": 2}, **keys}))) == []
-
-
-def test_a_pretraining_names_the_keys_that_it_does_not_read(tmp_path: Path, write_recipe: WriteRecipe) -> None:
-    write_jsonl(tmp_path / "train.jsonl", rows(30, 1))
-    keys: dict[str, Any] = {
-        "tasks": None,
-        "pretrain": {"texts": "train.jsonl", "steps": 2},
-        "lora": True,
-        "freeze": 1,
-        "weights": "dwa",
-        "budget": {"epochs": 2},
-        "accumulate": 2,
-        "report": {"label_errors": True, "texts": False},
-        "optimiser": {"method": "sgd", "encoder_lr": 0.1, "head_lr": 0.1, "layer_decay": 0.5, "clip": 2.0},
-    }
-    said = run_here("pretrain", write_recipe(**keys), "--data", tmp_path, "--check").stdout
-    (note,) = [line for line in said.splitlines() if line.startswith("note")]
-    named = "`budget`, `freeze`, `lora`, `dropout`, `weights`, `accumulate`, `optimiser.method`, `optimiser.encoder_lr`, `optimiser.layer_decay`, `report.label_errors`"
-    assert note == f"note: {named} have no effect on a pre-training, which `pretrain` describes"
-    plain = {"tasks": None, "pretrain": keys["pretrain"], "budget": None, "dropout": None, "optimiser": {"clip": 2.0}}
-    assert "note" not in run_here("pretrain", write_recipe(**plain), "--data", tmp_path, "--check").stdout
 
 
 def test_a_recipe_without_a_file_is_told_by_its_keys() -> None:

@@ -146,6 +146,10 @@ def test_balanced_weights_are_in_inverse_proportion_to_the_rows(few: Path, open_
             r"phases\.tasks: no task colour; expected some of intent, places",
         ),
         ({"phases": [{"name": "a", "steps": 1}, {"name": "a"}]}, r"phases\.name: a stands twice"),
+        (
+            {"phases": [{"name": "a", "tasks": ["places", "intent", "places"]}]},
+            r"tiny\.yaml:\d+: phases\.tasks: places stands twice",
+        ),
         ({"phases": [{"name": "a", "tasks": []}]}, r"phases\.tasks: .*at least 1 item"),
         ({"phases": [{"name": "a", "steps": 1, "epochs": 1}]}, r"phases: `steps` and `epochs` stand together"),
         (

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[dict[str, Any], int, int, list[Drop]]] = {
                 {"name": "first", "steps": 2, "evaluations": 1},
                 {"name": "second", "steps": 12, "evaluations": 6, "patience": 2},
             ],
-            "budget": {"evaluations": 1},
+            "budget": {},
             "sampling": "equal",
             "weights": "uncertainty",
             "optimiser": {"method": "adafactor", **STILL},
@@ -124,7 +124,7 @@ def test_a_run_of_an_earlier_version_that_goes_on_says_no_rows_where_a_phase_did
     few: Path, tmp_path: Path, write_recipe: WriteRecipe
 ) -> None:
     phases = [{"name": name, "steps": 2, "evaluations": 1} for name in ("first", "second")]
-    path = write_recipe(**SHORT, tasks={"intent": INTENT, "places": PLACES}, phases=phases, budget={"evaluations": 1})
+    path = write_recipe(**SHORT, tasks={"intent": INTENT, "places": PLACES}, phases=phases, budget={})
     fit_until(4, path, few, tmp_path / "run")
     position, tensors = read_state_file(tmp_path / "run" / STATE)
     (ended,) = position["standing"]["phases"]

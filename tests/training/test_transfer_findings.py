@@ -109,6 +109,8 @@ def test_affinities_are_means_over_a_training_and_listed_by_seed() -> None:
 def test_alone_a_task_reads_as_many_rows_as_jointly(write_recipe: WriteRecipe) -> None:
     plain = load_recipe(write_recipe(tasks=TWO, weights="uncertainty"))
     assert Recipe.model_validate(make_joint(plain)).weights.cosine == "encoder"
+    combined = make_joint(load_recipe(write_recipe(tasks=TWO, weights="pcgrad")))
+    assert combined["weights"] == {"method": "pcgrad"}, "it compares gradients over the whole encoder anyway"
     alone = make_alone(plain, "places", ROWS)
     assert "weights" not in alone
     assert alone["tasks"] == {"places": plain.model_dump(mode="json", exclude_unset=True)["tasks"]["places"]}

@@ -314,3 +314,12 @@ def test_a_training_label_that_labels_does_not_name_is_said_as_such(tmp_path: Pa
     assert refusal(tmp_path, labels=["a", "c"]) == (
         "x.jsonl:2: label 'b' of task t is not among its `labels`; name it in `labels`, `merge` or `unless`"
     )
+
+
+def test_a_share_of_nothing_cannot_be_held_back(tmp_path: Path) -> None:
+    path = recipe_with(tmp_path, validation_share=0)
+    with pytest.raises(SetupError, match=r"tasks\.t\.validation_share: expected a share above 0, or `validation`"):
+        load_recipe(path)
+    assert load_recipe(path, past=True).tasks["t"].validation_share == 0, "that of a finished training is readable"
+    with pytest.raises(SetupError, match="`validation_share` has no effect beside `validation`"):
+        load_recipe(recipe_with(tmp_path, validation_share=0, validation="y.csv"))

@@ -1,5 +1,6 @@
 """Refuses phases that the tasks of a recipe cannot have, and trainings with too few steps; names weights that so few cannot set."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ...runtime.model.kinds.registry import KINDS
@@ -18,6 +19,8 @@ def refuse_phases(recipe: Recipe) -> None:
         place = ("phases", at)
         if unknown := [name for name in phase.tasks or () if name not in recipe.tasks]:
             raise recipe.refusal((*place, "tasks"), f"no task {unknown[0]}; expected some of {', '.join(recipe.tasks)}")
+        if twice := [name for name, count in Counter(phase.tasks).items() if count > 1]:
+            raise recipe.refusal((*place, "tasks"), f"{twice[0]} stands twice")
         if phase.name in [other.name for other in recipe.phases[:at]]:
             raise recipe.refusal((*place, "name"), f"{phase.name} stands twice")
         others = [name for name in recipe.tasks if name not in (phase.tasks or recipe.tasks)]
@@ -31,12 +34,7 @@ def refuse_phases(recipe: Recipe) -> None:
             raise recipe.refusal((*place, "freeze"), "has no effect on an encoder that is frozen already")
     if recipe.freeze is not None and recipe.encoder.frozen:
         raise recipe.refusal(("freeze",), "has no effect on an encoder that is frozen already")
-    if not recipe.phases:
-        return
-    for key in ("epochs", "patience"):
-        if all(getattr(phase, key) for phase in recipe.phases) and getattr(recipe.budget, key) is not None:
-            raise recipe.refusal(("budget", key), "has no effect: every phase has its own")
-    if recipe.budget.steps is not None:
+    if recipe.phases and recipe.budget.steps is not None:
         _refuse_steps_of_budget(recipe)
 
 

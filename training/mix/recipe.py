@@ -9,7 +9,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from ...schemas.manifest import ModelManifest
-from ..recipe.idle.keys import OF_A_TASK_AMONG_OTHERS, without_idle_keys
+from ..recipe.idle.keys import without_idle_keys
+from ..recipe.idle.task_keys import OF_A_TASK_AMONG_OTHERS
 from ..recipe.job import Job
 from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe

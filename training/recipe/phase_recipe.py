@@ -66,6 +66,14 @@ def weighs_tasks(recipe: Recipe, phase: Phase | None = None) -> bool:
     return teaches_all and not leaves_encoder(recipe, phase)
 
 
+def compares_for_log(recipe: Recipe) -> bool:
+    """Return whether `weights.cosine` says over which parameters gradients are compared: not where a method combines them in each
+    phase.
+    """
+    combines = recipe.weights.combines_gradients
+    return not combines or not all(weighs_tasks(recipe, phase) for phase in recipe.phases or (None,))
+
+
 def describe_static_phases(recipe: Recipe) -> list[str]:
     """Return a line that names the phases in which the method of `weights` has no effect; none without such."""
     names = [phase.name for phase in recipe.phases if not weighs_tasks(recipe, phase)]

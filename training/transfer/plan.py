@@ -10,7 +10,7 @@ from ...runtime.errors import SetupError
 from ..compute.phase_rows import count_phase, count_run_rows
 from ..recipe.idle.keys import without_idle_keys
 from ..recipe.keys.phases import Phase
-from ..recipe.phase_recipe import list_untaught, never_trains_encoder, steps_of
+from ..recipe.phase_recipe import compares_for_log, list_untaught, never_trains_encoder, steps_of
 from ..recipe.recipe import Recipe
 
 JOINT: Final = "joint"
@@ -79,6 +79,8 @@ def count_reads(recipe: Recipe, rows: Mapping[str, int]) -> dict[str, int]:
 def make_joint(recipe: Recipe) -> Document:
     """Return the document of the recipe; its log compares gradients over the whole encoder, unless it says where."""
     made = _document(recipe)
+    if not compares_for_log(recipe):
+        return made
     return {**made, "weights": {"cosine": "encoder", **made.get("weights", {})}}
 
 

@@ -11,7 +11,7 @@ from ...model.encoders import Checkpoint
 from ...prepare.data_report import TaskReport
 from ...prepare.label_names import name_rows
 from ...prepare.tasks import TaskData, originals
-from ...recipe.idle.keys import is_set
+from ...recipe.idle.settings import is_set
 from ...recipe.keys.optimiser import Optimiser
 from ...recipe.keys.self_training import SELF_TRAINING
 from ...recipe.last_phase import find_task

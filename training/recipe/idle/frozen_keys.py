@@ -5,6 +5,7 @@ from typing import Final
 
 from ..phase_recipe import never_trains_encoder
 from ..recipe import Recipe
+from .settings import is_set
 
 DROPPED_BY_ADDING: Final = ("pretrain", "smaller", "freeze", "phases", "weights")
 """Tasks that are added to a model have heads alone, which share nothing: these keys are left out."""
@@ -23,6 +24,8 @@ def describe_frozen_keys(recipe: Recipe, *, adds: bool = False) -> list[str]:
 
 def _find(recipe: Recipe, *, adds: bool) -> Iterator[str]:
     for key in (*(DROPPED_BY_ADDING if adds else ()), "lora", "method"):
-        if key in recipe.model_fields_set and getattr(recipe, key) != Recipe.model_fields[key].get_default():
+        if is_set(recipe, key):
             yield key
+    if not adds and is_set(recipe.weights, "cosine"):
+        yield "weights.cosine"
     yield from (f"optimiser.{key}" for key in _OF_ENCODER if key in recipe.optimiser.model_fields_set)

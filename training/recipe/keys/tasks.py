@@ -87,6 +87,16 @@ class Task(Reading):
     objective: Objective | None = None
     """Replies: a second stage of training, on what replies are scored by."""
 
+    @field_validator("validation_share")
+    @classmethod
+    def _holds_rows_back(cls, share: float, info: ValidationInfo) -> float:
+        if share == 0 and info.data.get("validation") is None and not (info.context or {}).get(PAST):
+            raise ValueError(
+                "expected a share above 0, or `validation`: checkpoint, calibration and thresholds are chosen on rows that are "
+                "not trained on"
+            )
+        return share
+
     @field_validator("labels")
     @classmethod
     def _labels_are_sound(cls, labels: list[str] | None, info: ValidationInfo) -> list[str] | None:
