@@ -18,6 +18,7 @@ from murmura.training.export.export import export
 from murmura.training.few_shot.make import make_model
 from murmura.training.few_shot.recipe import Wanted
 from murmura.training.fit.loop import fit
+from murmura.training.ingest.folder import new_folder
 from murmura.training.recipe.job import read_job
 from murmura.training.retrain.work_folder import refuse_overlaps
 
@@ -152,3 +153,23 @@ def test_a_study_does_not_write_over_its_own_recipe(few: Path, tmp_path: Path, w
     with pytest.raises(SetupError, match=r"best\.yaml: a study in .* writes the recipes of its best trials there"):
         tune(recipe, few, tmp_path)
     assert recipe.read_text() == before
+
+
+@pytest.mark.parametrize("out", [".", "../begun"])
+def test_the_folder_that_a_command_runs_in_is_not_replaced(
+    begun: Path, run: Path, few: Path, monkeypatch: pytest.MonkeyPatch, write_recipe: WriteRecipe, out: str
+) -> None:
+    recipe = write_recipe(tasks=INTENT, **STEP)
+    monkeypatch.chdir(begun)
+    with pytest.raises(SetupError, match=r"the folder that the command runs in, .*; call it from another one"):
+        invoke(train.export, run, "--out", out)
+    assert "the folder that the command runs in" in invoke(train.train, recipe, "--data", few, "--out", out, "--check")
+    with pytest.raises(SetupError, match=r"the folder that the command runs in, .*; call it from another one"):
+        make_model(Wanted(few / "train.jsonl", encoder=str(begun)), Path(out), print)
+    check_folder(begun)
+
+
+def test_a_data_set_is_not_made_in_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SetupError, match=r"is there already; a data set is never changed"), new_folder(Path()):
+        pass

@@ -44,7 +44,7 @@ def pretrain(
     from ..recipe.idle.keys import describe_unread_keys, refuse_idle_pretraining
     from ..recipe.recipe import load_pretraining
     from ..run_folders.overlaps import find_run_inside, find_run_overlaps
-    from ..run_folders.run_folder import RunFolder, count_steps
+    from ..run_folders.run_folder import RunFolder, count_steps, run_beside
 
     read = load_pretraining(recipe)
     refuse_idle_pretraining(read)
@@ -52,7 +52,7 @@ def pretrain(
         typer.echo(line)
     read = read if seed is None else read.model_copy(update={"seed": seed})
     out = out or Path("models") / f"{read.name}-encoder"
-    run = run or out.with_name(f"{out.name}.run")
+    run = run or run_beside(out)
     problems = [find_problem(out), *find_run_inside(run, out), *find_run_overlaps(read, run)]
     problems += [] if resume else RunFolder(run).find_problems()
     for problem in filter(None, problems):

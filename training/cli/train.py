@@ -83,7 +83,7 @@ def train(
     from ..recipe.idle.frozen_keys import describe_frozen_keys
     from ..recipe.recipe import load_recipe
     from ..run_folders.overlaps import find_overlaps, find_run_inside, find_run_overlaps
-    from ..run_folders.run_folder import RunFolder
+    from ..run_folders.run_folder import RunFolder, run_beside
 
     read = load_recipe(recipe)
     for line in describe_frozen_keys(read, adds=add_to is not None) if check else ():
@@ -91,7 +91,7 @@ def train(
     if add_to is not None and not lacks_vectors_alone(read, add_to):
         read = add_tasks(read, add_to)
     out = out or Path("models") / read.name
-    run = run or out.with_name(f"{out.name}.run")
+    run = run or run_beside(out)
     forms, is_smaller = [graph.value for graph in graphs], read.smaller is not None
     problems = [*find_overlaps(out, "--out", read.teacher_folders, "a teacher"), *find_run_overlaps(read, run)]
     problems += find_problems(out, read.encoder.source, forms, delta=delta, is_smaller=is_smaller)

@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import yaml
 
@@ -22,11 +21,10 @@ from ..recipe.keys.reading import Columns, Reading
 from ..recipe.recipe import Recipe, load_recipe
 from ..report.decisions import describe_decisions
 from ..run_folders.os_errors import write_text
-from ..run_folders.run_folder import RunFolder
+from ..run_folders.run_folder import RunFolder, run_beside
 from .recipe import Wanted, make_recipe
 
 Say = Callable[[str], None]
-_SUFFIX: Final = ".run"
 
 
 def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
@@ -35,7 +33,7 @@ def make_model(wanted: Wanted, out: Path, say: Say) -> Scores:
     `say` hears a line of what was read, of the score that is to be expected, and of where the limits lie. Returns the scores
     on the test rows; none without them. SetupError for what is wrong, before anything is written.
     """
-    began, folder = time.monotonic(), out.with_name(f"{out.name}{_SUFFIX}")
+    began, folder = time.monotonic(), run_beside(out)
     for problem in (*find_problems(out, wanted.encoder, ("ragged",), delta=False), *RunFolder(folder).find_problems()):
         raise SetupError(problem)
     refuse_lost(wanted, out)

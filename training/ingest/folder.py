@@ -16,6 +16,8 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     What a process that was killed left there is removed. SetupError when another one is at it.
     """
+    if not out.name:  # `.`
+        _refuse_existing(out)
     part = out.with_name(f"{out.name}.part")
     handle = _locked(part, out)
     try:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from ...runtime.errors import SetupError
 from ...schemas.manifest import EncoderSpec, Sha256
 from ..model.encoder_files import CONFIG, SIZES, TOKENIZER, WEIGHTS
 from ..run_folders.os_errors import as_os_error, save_tokenizer, write_text
-from ..run_folders.overlaps import find_others
+from ..run_folders.overlaps import find_others, find_working_folder
 from ..run_folders.provenance import Environment
 
 RECORD: Final = "pretraining.json"
@@ -53,7 +54,9 @@ def find_problem(out: Path) -> str | None:
         return f"{out}: a file, expected a folder for the encoder; give --out another one"
     if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
         return f"{out}: not empty and not an encoder that was pre-trained here; give --out another folder"
-    return next(find_others(out, {WEIGHTS, CONFIG, TOKENIZER, RECORD}), None)
+    if not out.exists():
+        return None
+    return next(chain(find_working_folder(out), find_others(out, {WEIGHTS, CONFIG, TOKENIZER, RECORD})), None)
 
 
 def write_encoder(

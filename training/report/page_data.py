@@ -14,7 +14,7 @@ from ..prepare.data_report import TaskReport
 from ..recipe.recipe import Recipe
 from ..run_folders.curves import STEP, Entry, read_curves
 from ..run_folders.label_errors import LabelErrors, read_label_errors
-from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord
+from ..run_folders.run_folder import PRETRAIN, RECIPE, RECORD, WEIGHTS, RunRecord, run_beside
 from ..run_folders.smaller import Compared, read_comparison
 from .made import Made, read_recipe
 from .markdown import Scores
@@ -103,8 +103,7 @@ def gather(folder: Path, manifest: ModelManifest, scores: Scores, description: s
 
 def find_run(folder: Path, manifest: ModelManifest) -> Path | None:
     """Return the run folder beside a model folder, FOLDER.run, where the model was made from it; else None."""
-    run = folder.resolve()
-    run = run.with_name(f"{run.name}.run")
+    run = run_beside(folder.resolve())
     record = read_record(run)
     same = record is not None and (record.name, record.recipe_sha256) == (manifest.name, manifest.recipe)
     return run if same else None

@@ -40,6 +40,12 @@ def find_base_overlaps(out: Path, encoder: str) -> Iterator[str]:
         yield from find_overlaps(out, "--out", [encoder], "the base of the delta")
 
 
+def find_working_folder(out: Path) -> Iterator[str]:
+    """Yield why a folder cannot be replaced by the command that runs in it: no relative path would lead anywhere afterwards."""
+    if is_inside(Path(), out):
+        yield f"{out}: the folder that the command runs in, which would be replaced; call it from another one"
+
+
 def find_strangers(folder: Path) -> Iterator[str]:
     """Yield, for a model folder that would be replaced, the first file in it that is none of the model's: it would be removed."""
     try:

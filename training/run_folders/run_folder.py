@@ -324,6 +324,12 @@ class RunFolder:
         return Tokenizer.from_file(str(self.path / TOKENIZER))
 
 
+def run_beside(out: Path) -> Path:
+    """Return the run folder of a model folder where none is named: OUT.run."""
+    named = out if out.name not in {"", ".."} else out.resolve()
+    return named.with_name(f"{named.name}.run")
+
+
 def count_steps(steps: int) -> str:
     """Return a number of steps in words."""
     return f"{steps:,} step{'' if steps == 1 else 's'}"
