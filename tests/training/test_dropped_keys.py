@@ -17,6 +17,7 @@ from murmura.training.recipe.idle.frozen_keys import describe_frozen_keys
 from murmura.training.recipe.idle.keys import refuse_idle_keys
 from murmura.training.recipe.job import Job
 from murmura.training.recipe.keys.optimiser import Optimiser
+from murmura.training.recipe.keys.reading import PAST
 from murmura.training.recipe.keys.tasks import Task
 from murmura.training.recipe.last_phase import with_self_training
 from murmura.training.recipe.recipe import Budget, Hold, Recipe
@@ -169,6 +170,14 @@ def test_a_retraining_of_one_task_leaves_out_what_weighs_it_against_others_and_s
     assert said == ["of the old recipe, `weights` has no effect: the job decides"], "also where no task has rows"
     both = Recipe.model_validate(make_recipe(job, manifest, recipe, {"t": task, "u": TASK}, ""))
     assert (both.normalise, both.sampling.method, both.tasks["t"].loss_weight) == (True, "equal", 2)
+
+
+def test_a_seed_of_a_training_before_seeds_had_bounds_is_not_carried_on(job: Job, manifest: ModelManifest) -> None:
+    recipe = Recipe.model_validate({"tasks": {"t": TASK}, "data_seed": -1}, context={PAST: True})
+    assert "data_seed" not in make_recipe(job, manifest, recipe, {"t": TASK}, "")
+    assert describe_dropped_keys(job, manifest, recipe) == [
+        "of the old recipe, `data_seed` has no effect: the job decides"
+    ]
 
 
 def test_the_steps_of_a_retraining_keep_the_shares_of_its_passes(job: Job, manifest: ModelManifest) -> None:

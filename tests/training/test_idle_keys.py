@@ -266,11 +266,6 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "tasks": {**TWO, **with_key(epochs=3, label_smoothing=0.2)},
     },
     "few_rows of one task without a teacher": {"few_rows": 5, "teachers": {"places": "a"}},
-    "few_rows of a task that no phase teaches": {
-        "few_rows": 5,
-        "teachers": "a",
-        "phases": phases({"tasks": ["places"]}),
-    },
     "few_rows of a head by distance": {
         "few_rows": 5,
         "tasks": with_key(out_of_scope={"label": "far", "by": "distance"}, class_weights={"lost": 2}),

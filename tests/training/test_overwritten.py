@@ -106,6 +106,9 @@ def test_reports_and_cards_go_with_the_model_that_they_are_of(begun: Path, run: 
     invoke(train.evaluate, begun, "--data", data)
     invoke(card, begun)
     assert {"report.html", "report.md", "report.json", "README.md"} <= {path.name for path in begun.iterdir()}
+    for name in (".DS_Store", "Thumbs.db", ".nfs0001", ".gitattributes", ".cache/huggingface/a", ".manifest.json.17"):
+        (begun / name).parent.mkdir(parents=True, exist_ok=True)
+        (begun / name).write_text("of nobody")
     export(run, begun)
     assert not (begun / "README.md").exists()
 

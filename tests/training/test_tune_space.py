@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 from tiny_few_rows import INTENT as FEW
 from tiny_study import SHORT, tune
+from tiny_training import RECIPE
 
 from murmura.runtime.errors import SetupError
+from murmura.training.fit.check_data import refuse_recipe
+from murmura.training.recipe.recipe import load_recipe
 from murmura.training.search import run as search
 from murmura.training.search.plan import open_plan
+from murmura.training.search.space import open_space
 
 WriteRecipe = Callable[..., Path]
+EPOCHS = {"intent": {**RECIPE["tasks"]["intent"], "epochs": 2}}
 
 
 @pytest.fixture
@@ -62,6 +67,52 @@ def test_a_key_that_acts_beside_another_value_of_the_space_is_searched(refusal: 
     rate = {"optimiser.head_lr": {"low": 1e-3, "high": 1e-2}}
     frozen = {"encoder": str(base), "freeze": "encoder", "tasks": {"intent": FEW}}
     assert refusal({**rate, "few_rows": [20, 0]}, **frozen) == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "space"),
+    [
+        ({"label_smoothing": 0.1}, {"tasks.intent.label_smoothing": {"low": 0.0, "high": 0.2}}),
+        ({"budget": {"epochs": 2, "evaluations": 2}}, {"tasks.intent.epochs": {"low": 1, "high": 3}}),
+        (
+            {"phases": [{"name": "a", "steps": 8}], "budget": {"evaluations": 2}},
+            {"phases.0.evaluations": [1, 2]},
+        ),
+        ({"budget": {"epochs": 2, "evaluations": 2}, "tasks": EPOCHS}, {"budget.epochs": [2, 3]}),
+    ],
+)
+def test_a_key_of_the_recipe_that_an_end_makes_idle_does_not_refuse_the_space(
+    refusal: Callable[..., str], keys: dict[str, Any], space: dict[str, Any]
+) -> None:
+    refused = refusal(space, **keys)
+    if "tasks" in keys:  # the recipe itself is refused for it
+        assert "budget.epochs: has no effect: every task has its own" in refused
+    else:
+        assert refused == ""
+
+
+def test_a_key_that_is_idle_at_each_of_its_ends_is_refused(refusal: Callable[..., str]) -> None:
+    assert "tune.space.budget.epochs: no trial would differ by it: has no effect" in refusal(
+        {"budget.epochs": [2, 3]}, tasks=EPOCHS, budget={"evaluations": 2}
+    )
+
+
+def test_values_that_make_a_key_idle_together_are_a_trial_without_it(few: Path, write_recipe: WriteRecipe) -> None:
+    space = {"weights.method": ["dwa", "pcgrad"], "weights.cosine": ["encoder", "last_layer"], "dropout": [0.0, 0.1]}
+    recipe = load_recipe(
+        write_recipe(**{**SHORT, "tasks": RECIPE["tasks"], "weights": "dwa", "tune": {"space": space}})
+    )
+    assert recipe.tune is not None
+    opened = open_space(recipe, recipe.tune)
+    idle = {"weights.method": "pcgrad", "weights.cosine": "encoder"}
+    made = opened.recipe_of(idle)
+    refuse_recipe(made)
+    assert made.weights.method == "pcgrad"
+    assert opened.apply(idle)["weights"] == {"method": "pcgrad"}
+    assert "has no effect" in opened.find_idle("weights.cosine", idle)
+    acting = {"weights.method": "dwa", "weights.cosine": "encoder"}
+    assert opened.find_idle("weights.cosine", acting) == ""
+    assert opened.recipe_of(acting).weights.cosine == "encoder"
 
 
 def test_notes_of_the_recipe_are_said(refusal: Callable[..., str]) -> None:

@@ -321,5 +321,7 @@ def test_a_share_of_nothing_cannot_be_held_back(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"tasks\.t\.validation_share: expected a share above 0, or `validation`"):
         load_recipe(path)
     assert load_recipe(path, past=True).tasks["t"].validation_share == 0, "that of a finished training is readable"
+    with pytest.raises(SetupError, match="every task has `skip: true`"):
+        load_recipe(recipe_with(tmp_path, validation_share=0, skip=True))
     with pytest.raises(SetupError, match="`validation_share` has no effect beside `validation`"):
         load_recipe(recipe_with(tmp_path, validation_share=0, validation="y.csv"))

@@ -20,7 +20,7 @@ def refuse_phases(recipe: Recipe) -> None:
         if unknown := [name for name in phase.tasks or () if name not in recipe.tasks]:
             raise recipe.refusal((*place, "tasks"), f"no task {unknown[0]}; expected some of {', '.join(recipe.tasks)}")
         if twice := [name for name, count in Counter(phase.tasks).items() if count > 1]:
-            raise recipe.refusal((*place, "tasks"), f"{twice[0]} stands twice")
+            raise recipe.refusal((*place, "tasks"), f"{twice[0]} stands twice in phase {phase.name}")
         if phase.name in [other.name for other in recipe.phases[:at]]:
             raise recipe.refusal((*place, "name"), f"{phase.name} stands twice")
         others = [name for name in recipe.tasks if name not in (phase.tasks or recipe.tasks)]

@@ -12,6 +12,7 @@ from ...schemas.manifest import ModelManifest
 from ..recipe.idle.keys import without_idle_keys
 from ..recipe.idle.task_keys import OF_A_TASK_AMONG_OTHERS
 from ..recipe.job import Job
+from ..recipe.keys.seeds import MOST_SEED
 from ..recipe.keys.tasks import Task
 from ..recipe.recipe import Recipe
 
@@ -63,6 +64,8 @@ def make_recipe(
     if steps is not None and len(tasks) > 1:  # then passes say the shares of the tasks
         tasks = {name: {**task, "epochs": fit.epochs} for name, task in tasks.items()}
     kept = recipe.model_dump(mode="json", exclude=_NOT_KEPT, exclude_none=True) if recipe else {}
+    if not 0 <= kept.get("data_seed", 0) <= MOST_SEED:  # of a training before seeds had bounds
+        del kept["data_seed"]
     named = {
         "name": manifest.name,
         "max_tokens": manifest.limits.max_tokens,

@@ -1,6 +1,7 @@
 """Folders that a training reads while it writes others: neither lies in the other, or what is read would be replaced."""
 
 from collections.abc import Collection, Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,11 @@ from ...schemas.manifest import MANIFEST_NAME
 from ..recipe.recipe import Recipe
 
 _CARD: Final = "README.md"
+_NOBODYS: Final = (
+    *(".DS_Store", "*/.DS_Store", "Thumbs.db", "*/Thumbs.db", ".nfs*", "*/.nfs*"),
+    *(".gitattributes", ".cache/huggingface/*", f".{MANIFEST_NAME}.*"),
+)
+"""Files of operating systems, of a download from a hub, and of a write that was interrupted: nobody misses them."""
 _WRITTEN_LATER: Final = ("report.html", "report.json", "report.md")
 """Files that commands write into a model folder once it is there."""
 
@@ -21,14 +27,14 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def find_overlaps(written: Path, option: str, read: Iterable[str], what: str) -> Iterator[str]:
-    """Yield for each folder of `read` that the folder `written` would damage why it cannot be written, in a line.
+    """Yield for each folder of `read` that the folder `written` overlaps why it cannot be written, in a line.
 
     `option` is how the command names it, `what` says what is read. A source that is no folder here, of the hub say, is fine.
     """
     for folder in dict.fromkeys(read):
         other = Path(folder)
         if other.is_dir() and (is_inside(written, other) or is_inside(other, written)):
-            yield f"{written}: overlaps the folder of {what}, {folder}, which would be overwritten; give {option} another one"
+            yield f"{written}: overlaps the folder of {what}, {folder}, which is read; give {option} another one"
 
 
 def find_base_overlaps(out: Path, encoder: str) -> Iterator[str]:
@@ -59,7 +65,7 @@ def find_others(folder: Path, known: Collection[str]) -> Iterator[str]:
     """Yield the first file, by its path in a folder that would be replaced, that is none of the known ones."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known:
+        if not path.is_dir() and name not in known and not any(fnmatch(name, each) for each in _NOBODYS):
             yield f"{folder}: holds {name}, which would be removed with what is replaced there; move it, or choose another --out"
             return
 

@@ -1,7 +1,7 @@
 """The ends of a space: a training is prepared at each, and what cannot be searched, or changes nothing, is refused."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,13 +19,14 @@ Say = Callable[[str], None]
 
 def prepare_ends(space: Space, materials: Materials, folder: RunFolder, say: Say) -> None:
     """Make the run of the recipe and of each end of the space: what the encoder or the machine refuses is found now, and so is a key
-    that has no effect. `say` hears the notes of the recipe.
+    that has no effect. `say` is called with each note on the recipe.
     """
     run = materials.prepare(space.recipe, folder)
     scored = digest_scored(run)
     for note in list_notes(run):
         say(note)
     idle: dict[str, tuple[Any, str]] = {}
+    acting: set[str] = set()
     for key, value in list_ends(space):
         try:
             run = materials.prepare(space.recipe_of({key: value}), folder)
@@ -34,23 +35,32 @@ def prepare_ends(space: Space, materials: Materials, folder: RunFolder, say: Say
         if digest_scored(run) != scored:
             problem = f"with {value!r} figures are of other validation rows than the recipe's, and cannot be compared"
             raise space.refusal(key, f"{problem}; name `validation` rows, or leave the key out")
-        if note := find_idle_note(key, list_notes(run)):
-            idle[key] = value, note
+        if why := space.find_idle(key, {key: value}) or find_idle_note(key, list_notes(run)):
+            idle[key] = value, why
+        elif not _says_nothing(space, key, value):
+            acting.add(key)
 
-    def notes_with(values: Values) -> list[str] | None:
+    def acts(key: str, values: Values) -> bool:
         try:
-            return list_notes(materials.prepare(space.recipe_of(values), folder))
+            notes = list_notes(materials.prepare(space.recipe_of(values), folder))
         except (SetupError, ValidationError):
-            return None
+            return False
+        return not (space.find_idle(key, values) or find_idle_note(key, notes))
 
-    for key, (value, note) in idle.items():
-        if not _acts_beside_others(space, key, value, notes_with):
-            raise space.refusal(key, f"no trial would differ by it: {note}")
+    for key, (value, why) in idle.items():
+        beside = ({key: value, other: there} for other, there in list_ends(space) if other != key)
+        if key not in acting and not any(acts(key, values) for values in beside):
+            raise space.refusal(key, f"no trial would differ by it: {why}")
     materials.prepare(space.recipe, folder)
 
 
+def _says_nothing(space: Space, key: str, value: Any) -> bool:
+    """Return whether a value is the recipe's own, or as good as none: that it is not named as without effect says nothing."""
+    return not value or value == space.own_values().get(key)
+
+
 def list_notes(run: Fitting) -> list[str]:
-    """Return the lines on what a recipe says in vain."""
+    """Return the lines on keys of a recipe that have no effect."""
     return [*describe_frozen_keys(run.recipe), *describe_notes(run.recipe, run.tasks, run.few)]
 
 
@@ -62,14 +72,3 @@ def find_idle_note(key: str, notes: list[str]) -> str:
         if any(key == each or key.startswith(f"{each}.") for each in named):
             return note.removeprefix("note: ")
     return ""
-
-
-def _acts_beside_others(space: Space, key: str, value: Any, notes_with: Callable[[Values], list[str] | None]) -> bool:
-    """Return whether the key has an effect where another one of the space has another value than the recipe's."""
-
-    def acting() -> Iterator[bool]:
-        for other, beside in list_ends(space):
-            notes = notes_with({key: value, other: beside}) if other != key else None
-            yield notes is not None and not find_idle_note(key, notes)
-
-    return any(acting())

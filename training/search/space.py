@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ...runtime.errors import SetupError
 from ...runtime.settings.yaml_file import Place, describe_type
+from ..recipe.idle.keys import find_idle, without_idle_keys
 from ..recipe.keys.tune import Dimension, Tune
 from ..recipe.recipe import Recipe
 
@@ -52,7 +53,12 @@ class Space:
     places: dict[str, Place]
 
     def apply(self, values: Values) -> Document:
-        """Return the document with these values; names of choices are theirs, too."""
+        """Return the document with these values, without keys that have no effect beside them; names of choices are theirs, too.
+        ValidationError where the recipe refuses the values.
+        """
+        return without_idle_keys(self._set_values(values))
+
+    def _set_values(self, values: Values) -> Document:
         made = self.document
         for key, value in values.items():
             made = _set(made, self.places[key], _choice(self.dimensions[key], value))
@@ -63,6 +69,14 @@ class Space:
         made = Recipe.model_validate(self.apply(values))
         made._file = self.recipe._file
         return made
+
+    def find_idle(self, key: str, values: Values) -> str:
+        """Return why a key has no effect beside these values; nothing where it has, or where the recipe refuses them."""
+        try:
+            problems = list(find_idle(Recipe.model_validate(self._set_values(values))))
+        except ValidationError:
+            return ""
+        return next((message for place, message in problems if self.places[key][: len(place)] == place), "")
 
     def own_values(self) -> dict[str, Any]:
         """Return the values that the recipe itself has, where they lie in the space; names for choices."""

@@ -51,9 +51,7 @@ class Taking:
         while True:
             try:
                 trial, why_not = self._begin(end, minutes)
-            except (
-                UpdateFinishedTrialError
-            ):  # the turn took so long that others take the trial for one of a dead process
+            except UpdateFinishedTrialError:  # the turn took so long that others take it for one of a dead process
                 continue
             if trial is not None:
                 self._run(trial)

@@ -103,9 +103,9 @@ def refuse_idle_self_training(recipe: Recipe, tasks: Sequence[TaskData], few: fr
 def refuse_untaught(
     recipe: Recipe, tasks: Sequence[TaskData], known: Mapping[str, Sequence[str]], few: frozenset[str]
 ) -> None:
-    """Raise SetupError for a task that no phase teaches, and whose head, or the rows of new labels in it, would stay as drawn.
+    """Raise SetupError for a task that no phase teaches, and whose head, or the rows of new labels in it, would stay as it begins.
 
-    `known` are the labels that a model before has. What begins from regression, or is made of words, needs no phase.
+    `known` are the labels that a model before has. What begins from regression, and replies with new words, need no phase.
     """
     for data in tasks:
         before = known.get(data.name, ())

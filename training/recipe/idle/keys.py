@@ -41,14 +41,14 @@ _OF_ITS_OPTIMISER: Final = frozenset({"head_lr", "weight_decay", "warmup", "clip
 
 def refuse_idle_keys(recipe: Recipe) -> None:
     """Raise SetupError for the first key of a recipe that has no effect beside the others."""
-    for place, message in _find_idle(recipe):
+    for place, message in find_idle(recipe):
         raise recipe.refusal(place, message)
 
 
 def without_idle_keys(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of a recipe that is made from another one without the keys that have no effect in it."""
     made = dict(document)
-    while (found := next(_find_idle(Recipe.model_validate(made)), None)) is not None:
+    while (found := next(find_idle(Recipe.model_validate(made)), None)) is not None:
         made = _without(made, found[0])
     return made
 
@@ -63,7 +63,8 @@ def _without(part: Any, place: Place) -> Any:
     return kept
 
 
-def _find_idle(recipe: Recipe) -> Iterator[Problem]:
+def find_idle(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the place of each key that has no effect beside the others, with the reason."""
     for find in (_find_two_lengths, find_in_tasks, find_in_phases, _find_cosine):
         yield from find(recipe)
 

@@ -7,7 +7,6 @@ from ....runtime.model.kinds.forms import AnswerForm, Reads
 from ....runtime.model.kinds.registry import KINDS
 from ..keys.tasks import Task
 from ..keys.teachers import Teachers
-from ..phase_recipe import list_untaught
 from ..recipe import Recipe
 from .settings import Problem, is_set, is_whole
 
@@ -98,4 +97,4 @@ def _begins_without_probe(recipe: Recipe, name: str, task: Task) -> bool:
     if form is not None and not form.distance:
         return True
     teachers = _teachers_of(recipe)
-    return teachers is not None and teachers.teaches(name) and name not in list_untaught(recipe)
+    return teachers is not None and teachers.teaches(name)

@@ -90,10 +90,10 @@ class Task(Reading):
     @field_validator("validation_share")
     @classmethod
     def _holds_rows_back(cls, share: float, info: ValidationInfo) -> float:
-        if share == 0 and info.data.get("validation") is None and not (info.context or {}).get(PAST):
+        read = not info.data.get("skip") and not (info.context or {}).get(PAST)
+        if read and share == 0 and info.data.get("validation") is None:
             raise ValueError(
-                "expected a share above 0, or `validation`: checkpoint, calibration and thresholds are chosen on rows that are "
-                "not trained on"
+                "expected a share above 0, or `validation`: some rows are always held back for what is chosen on them"
             )
         return share
 
