@@ -153,13 +153,13 @@ def test_rows_are_known_by_what_reads_them(write_recipe: WriteRecipe) -> None:
 
 
 def test_a_space_names_keys_of_mappings_lists_and_tasks(write_recipe: WriteRecipe) -> None:
-    space = {"phases.0.steps": {"low": 1, "high": 3}, "lora": [None, {"rank": 4}], "tasks.intent.epochs": [1, 2]}
+    space = {"phases.0.steps": {"low": 1, "high": 3}, "lora": [None, {"rank": 4}], "tasks.intent.focal": [1, 2]}
     recipe = load_recipe(write_recipe(**{**SHORT, "phases": [{"name": "a", "steps": 2}], "tune": {"space": space}}))
     assert recipe.tune is not None
     opened = open_space(recipe, recipe.tune)
     assert opened.own_values() == {"phases.0.steps": 2, "lora": None}
-    made = opened.recipe_of({"phases.0.steps": 3, "lora": '{"rank": 4}', "tasks.intent.epochs": 2})
-    assert (made.phases[0].steps, made.lora and made.lora.rank, made.tasks["intent"].epochs) == (3, 4, 2)
+    made = opened.recipe_of({"phases.0.steps": 3, "lora": '{"rank": 4}', "tasks.intent.focal": 2})
+    assert (made.phases[0].steps, made.lora and made.lora.rank, made.tasks["intent"].focal) == (3, 4, 2)
 
 
 @pytest.mark.parametrize(
