@@ -158,6 +158,11 @@ def test_a_space_names_keys_of_mappings_lists_and_tasks(write_recipe: WriteRecip
     assert recipe.tune is not None
     opened = open_space(recipe, recipe.tune)
     assert opened.own_values() == {"phases.0.steps": 2, "lora": None}
+    longer = load_recipe(
+        write_recipe(**{**SHORT, "budget": {"epochs": 3}, "tune": {"space": {"budget.epochs": {"low": 2, "high": 40}}}})
+    )
+    assert longer.tune is not None
+    assert repr(open_space(longer, longer.tune).own_values()) == "{'budget.epochs': 3}", "a whole number"
     made = opened.recipe_of({"phases.0.steps": 3, "lora": '{"rank": 4}', "tasks.intent.focal": 2})
     assert (made.phases[0].steps, made.lora and made.lora.rank, made.tasks["intent"].focal) == (3, 4, 2)
 

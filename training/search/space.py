@@ -82,7 +82,8 @@ class Space:
         """Return the values that the recipe itself has, where they lie in the space; names for choices."""
         dumped = self.recipe.model_dump(mode="json")
         found = {key: _get(dumped, place) for key, place in self.places.items()}
-        return {key: name_of(value) for key, value in found.items() if self.dimensions[key].has(value)}
+        own = {key: value for key, value in found.items() if self.dimensions[key].has(value)}
+        return {key: int(value) if self.dimensions[key].is_whole else name_of(value) for key, value in own.items()}
 
     def refusal(self, key: str, message: str) -> SetupError:
         """Return the error for a dimension, with its line."""

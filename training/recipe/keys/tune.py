@@ -73,7 +73,7 @@ class Dimension(Frozen):
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float) or self.low is None or self.high is None:
             return False
-        return self.low <= value <= self.high and (isinstance(value, int) or not self.is_whole)
+        return self.low <= value <= self.high and (float(value).is_integer() or not self.is_whole)
 
 
 def _as_dimension(value: Any) -> Any:
