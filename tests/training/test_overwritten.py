@@ -108,7 +108,7 @@ def test_reports_and_cards_go_with_the_model_that_they_are_of(begun: Path, run: 
     assert {"report.html", "report.md", "report.json", "README.md"} <= {path.name for path in begun.iterdir()}
     for name in (".DS_Store", "Thumbs.db", ".nfs0001", ".gitattributes", ".cache/huggingface/a", ".manifest.json.17"):
         (begun / name).parent.mkdir(parents=True, exist_ok=True)
-        (begun / name).write_text("of nobody")
+        (begun / name).write_text("text")
     export(run, begun)
     assert not (begun / "README.md").exists()
 

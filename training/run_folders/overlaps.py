@@ -12,11 +12,11 @@ from ...schemas.manifest import MANIFEST_NAME
 from ..recipe.recipe import Recipe
 
 _CARD: Final = "README.md"
-_NOBODYS: Final = (
+_DISPENSABLE: Final = (
     *(".DS_Store", "*/.DS_Store", "Thumbs.db", "*/Thumbs.db", ".nfs*", "*/.nfs*"),
     *(".gitattributes", ".cache/huggingface/*", f".{MANIFEST_NAME}.*"),
 )
-"""Files of operating systems, of a download from a hub, and of a write that was interrupted: nobody misses them."""
+"""Files of operating systems, of a download from a hub, and of a write that was interrupted: they may be removed."""
 _WRITTEN_LATER: Final = ("report.html", "report.json", "report.md")
 """Files that commands write into a model folder once it is there."""
 
@@ -52,7 +52,7 @@ def find_working_folder(out: Path) -> Iterator[str]:
         yield f"{out}: the folder that the command runs in, which would be replaced; call it from another one"
 
 
-def find_strangers(folder: Path) -> Iterator[str]:
+def find_foreign_files(folder: Path) -> Iterator[str]:
     """Yield, for a model folder that would be replaced, the first file in it that is none of the model's: it would be removed."""
     try:
         known = {entry.path for entry in read_manifest(folder).files}
@@ -65,7 +65,7 @@ def find_others(folder: Path, known: Collection[str]) -> Iterator[str]:
     """Yield the first file, by its path in a folder that would be replaced, that is none of the known ones."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known and not any(fnmatch(name, each) for each in _NOBODYS):
+        if not path.is_dir() and name not in known and not any(fnmatch(name, each) for each in _DISPENSABLE):
             yield f"{folder}: holds {name}, which would be removed with what is replaced there; move it, or choose another --out"
             return
 

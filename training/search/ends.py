@@ -37,7 +37,7 @@ def prepare_ends(space: Space, materials: Materials, folder: RunFolder, say: Say
             raise space.refusal(key, f"{problem}; name `validation` rows, or leave the key out")
         if why := space.find_idle(key, {key: value}) or find_idle_note(key, list_notes(run)):
             idle[key] = value, why
-        elif not _says_nothing(space, key, value):
+        elif not _is_neutral(space, key, value):
             acting.add(key)
 
     def acts(key: str, values: Values) -> bool:
@@ -54,8 +54,8 @@ def prepare_ends(space: Space, materials: Materials, folder: RunFolder, say: Say
     materials.prepare(space.recipe, folder)
 
 
-def _says_nothing(space: Space, key: str, value: Any) -> bool:
-    """Return whether a value is the recipe's own, or as good as none: that it is not named as without effect says nothing."""
+def _is_neutral(space: Space, key: str, value: Any) -> bool:
+    """Return whether a value is the recipe's own, or as good as none: it is not named as without effect, whether or not its key acts."""
     return not value or value == space.own_values().get(key)
 
 
