@@ -43,7 +43,7 @@ from ..kinds.replies.decoder import Decoded
 from ..model import encoders
 from ..model.encoder_files import plain_tokenizer
 from ..run_folders.os_errors import as_os_error, save_tokenizer, write_bytes, write_text
-from ..run_folders.overlaps import find_base_overlaps, find_overlaps, find_foreign_files, find_working_folder
+from ..run_folders.overlaps import find_base_overlaps, find_foreign_files, find_overlaps, find_working_folder
 from ..run_folders.run_folder import RECIPE, RunFolder, RunRecord, count_steps
 from ..run_folders.trained_model import base_weights
 from .parity import torch_logits, worst_difference
